@@ -1,0 +1,222 @@
+"""DiT, the diffusion transformer of Peebles & Xie (arXiv 2212.09748), with one engine call per sub-layer.
+
+Parameter names are those of the official checkpoints. Without a cache (`NO_CACHE`, the default) this is the plain model; training uses it that way.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from dit_spec import CONFIGS, DiTConfig
+from toca.cache import NO_CACHE, Cache, LayerCache
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return torch.addcmul(shift, x, 1 + scale)  # (R, N, D), with (R, 1, D) shift and scale
+
+
+class TimestepEmbedder(nn.Module):
+    """Sinusoidal features of the original timestep (0..999), cosine first, then a two-layer MLP."""
+
+    def __init__(self, hidden_size: int, frequency_embedding_size: int = 256) -> None:
+        super().__init__()
+        self.frequency_embedding_size = frequency_embedding_size
+        self.mlp = nn.Sequential(nn.Linear(frequency_embedding_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
+
+    @staticmethod
+    def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor:
+        """(R,) timesteps -> (R, dim) features [cos(t f), sin(t f)], f_k = max_period^(-k / (dim // 2)); an odd dim ends in a zero column."""
+        half = dim // 2
+        freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+        args = t[:, None].float() * freqs
+        return F.pad(torch.cat([args.cos(), args.sin()], dim=-1), (0, dim % 2))
+
+    def forward(self, t: Tensor) -> Tensor:
+        features = self.timestep_embedding(t, self.frequency_embedding_size)
+        return self.mlp(features.to(self.mlp[0].weight.dtype))  # (R, D)
+
+
+class LabelEmbedder(nn.Module):
+    """Class embeddings; the last row is the null label of classifier-free guidance and exists only with label dropout."""
+
+    def __init__(self, num_classes: int, hidden_size: int, dropout_prob: float) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + (dropout_prob > 0), hidden_size)
+        self.num_classes = num_classes
+        self.dropout_prob = dropout_prob
+
+    def forward(self, labels: Tensor, train: bool = False) -> Tensor:
+        if train and self.dropout_prob > 0:
+            drop = torch.rand(labels.shape, device=labels.device) < self.dropout_prob
+            labels = torch.where(drop, self.num_classes, labels)
+        return self.embedding_table(labels)  # (R, D)
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping p x p patches to tokens in row-major order: a convolution whose kernel is its stride."""
+
+    def __init__(self, patch_size: int, in_channels: int, hidden_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)  # (R, N, D)
+
+
+class Attention(nn.Module):
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor, cache: LayerCache = NO_CACHE) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (R, H, N, d)
+        return self.proj(cache.attend(q, k, v).transpose(1, 2).flatten(2))  # (R, N, D)
+
+
+class Mlp(nn.Module):
+    def __init__(self, hidden_size: int, mlp_hidden_size: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, mlp_hidden_size)
+        self.act = nn.GELU(approximate="tanh")
+        self.fc2 = nn.Linear(mlp_hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class DiTBlock(nn.Module):
+    """A transformer block with adaptive layer norm, zero-initialised (adaLN-Zero)."""
+
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
+        self.attn = Attention(hidden_size, num_heads)
+        self.norm2 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
+        self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
+
+    def forward(self, x: Tensor, c: Tensor, cache: LayerCache = NO_CACHE) -> Tensor:
+        shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = cache.modulation(self.adaLN_modulation[1], F.silu(c))  # (R, 1, D)
+
+        def attn(x: Tensor) -> Tensor:
+            return self.attn(modulate(self.norm1(x), shift_msa, scale_msa), cache)
+
+        def mlp(x: Tensor) -> Tensor:
+            return self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
+
+        x = torch.addcmul(x, gate_msa, cache.attn(attn, x))  # x + gate * attn(x), one pass over memory
+        x = torch.addcmul(x, gate_mlp, cache.mlp(mlp, x))
+        return x  # (R, N, D)
+
+
+class FinalLayer(nn.Module):
+    def __init__(self, hidden_size: int, patch_size: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(hidden_size, patch_size * patch_size * out_channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(c).unsqueeze(1).chunk(2, dim=-1)
+        return self.linear(modulate(self.norm_final(x), shift, scale))  # (R, N, p * p * out_channels)
+
+
+class DiT(nn.Module):
+    """Diffusion transformer over latents (or pixels) (R, in_channels, H, W), predicting noise and, with `learn_sigma`, the variance."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.in_channels = config.in_channels
+        self.out_channels = config.out_channels
+        self.num_classes = config.num_classes
+
+        self.x_embedder = PatchEmbed(config.patch_size, config.in_channels, config.hidden_size)
+        self.t_embedder = TimestepEmbedder(config.hidden_size)
+        self.y_embedder = LabelEmbedder(config.num_classes, config.hidden_size, config.class_dropout_prob)
+        self.pos_embed = nn.Parameter(torch.empty(1, config.num_tokens, config.hidden_size), requires_grad=False)
+        self.blocks = nn.ModuleList(DiTBlock(config.hidden_size, config.num_heads, config.mlp_ratio) for _ in range(config.depth))
+        self.final_layer = FinalLayer(config.hidden_size, config.patch_size, config.out_channels)
+        if not self.pos_embed.is_meta:
+            self.initialize_weights()
+
+    def initialize_weights(self) -> None:
+        """Xavier-uniform linears, zero biases; adaLN and output layers zero, so that every block starts as the identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        self.pos_embed.data.copy_(torch.from_numpy(sincos_2d(self.config.hidden_size, self.config.grid)))
+        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
+        nn.init.zeros_(self.x_embedder.proj.bias)
+        for weight in (self.y_embedder.embedding_table.weight, self.t_embedder.mlp[0].weight, self.t_embedder.mlp[2].weight):
+            nn.init.normal_(weight, std=0.02)
+        for linear in (*(block.adaLN_modulation[-1] for block in self.blocks), self.final_layer.adaLN_modulation[-1], self.final_layer.linear):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def unpatchify(self, x: Tensor) -> Tensor:
+        """(R, N, p * p * C), channel fastest -> (R, C, H, W)."""
+        h, w = self.config.grid
+        p, c = self.config.patch_size, self.out_channels
+        return x.reshape(-1, h, w, p, p, c).permute(0, 5, 1, 3, 2, 4).reshape(-1, c, h * p, w * p)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, cache: Cache = NO_CACHE) -> Tensor:
+        """Predict (R, out_channels, H, W) from x (R, in_channels, H, W), timesteps t (R,) in 0..999 and labels y (R,)."""
+        x = self.x_embedder(x) + self.pos_embed
+        c = self.t_embedder(t) + self.y_embedder(y, self.training)
+        cache.step(x)
+        for block, layer in cache.walk("blocks", self.blocks):
+            x = block(x, c, layer)
+        x = self.final_layer(cache.hidden(x), c)
+        return self.unpatchify(x)
+
+    def forward_with_cfg(
+        self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, guide_all_channels: bool = False, cache: Cache = NO_CACHE
+    ) -> Tensor:
+        """Classifier-free guidance on a batch [cond half; uncond half] of one latent each: e = e_u + cfg_scale (e_c - e_u).
+
+        Only the first three channels are guided, as in the published results; `guide_all_channels` guides every noise channel.
+        """
+        half = x[: len(x) // 2]
+        out = self.forward(torch.cat([half, half]), t, y, cache)
+        guided = self.in_channels if guide_all_channels else 3
+        cond, uncond = out[:, :guided].chunk(2)
+        eps = uncond + cfg_scale * (cond - uncond)
+        return torch.cat([eps.repeat(2, 1, 1, 1), out[:, guided:]], dim=1)
+
+    @torch.no_grad()
+    def precompute_modulation(self, cache: Cache, timesteps: Tensor, y: Tensor) -> None:
+        """Compute the modulations of all steps of a run at once, where the cache's budget allows.
+
+        timesteps: (S,) original timesteps in execution order; y: (R,) labels as every forward of the run will get them.
+        """
+        labels, row_of = torch.unique(y, return_inverse=True)  # the null label's rows are all alike
+        c = self.t_embedder(timesteps)[:, None] + self.y_embedder(labels)  # (S, U, D)
+        cache.precompute_modulation("blocks", [block.adaLN_modulation[1] for block in self.blocks], F.silu(c), row_of)
+
+
+def sincos_2d(dim: int, grid: tuple[int, int]) -> np.ndarray:
+    """Fixed position table (h * w, dim): the column's sine-cosine features in the first half, the row's in the second. float64."""
+    rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+    omega = 10000.0 ** (-np.arange(dim // 4) / (dim / 4))
+    angles = [np.outer(position, omega) for position in (columns, rows)]
+    return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1)
+
+
+def _constructor(name: str):
+    def build(**overrides) -> DiT:
+        return DiT(CONFIGS[name].replace(**overrides))
+
+    return build
+
+
+DiT_models = {name: _constructor(name) for name in CONFIGS}

@@ -1,0 +1,277 @@
+"""The one stateful object of a cached run, and the interface that a model's blocks see."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from toca.attention import attention, attention_with_mass
+from toca.methods.base import Method
+from toca.modulation import ModulationTable, chunks_needed, some_chunks, table_elements
+from toca.plan import Action, Kind
+from toca.scoring import SCORES
+from toca.selection import Selector, Uniform, hashed_uniform
+from toca.slots import Last, Slot, Taylor
+from toca.spec import HIDDEN, Branch, ModelSpec, Stack
+
+BranchFunction = Callable[..., Tensor]
+Chunks = Sequence[Any]  # of Tensor (R, 1, D); None where the step reads no such chunk
+
+
+class NoCache:
+    """The interface of `Cache` and `LayerCache` for an uncached pass: every branch runs on all tokens, nothing is stored."""
+
+    def step(self, x: Tensor) -> None:
+        pass
+
+    def walk(self, stack: str, blocks: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, NoCache]]:
+        return zip(blocks, itertools.repeat(self))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        return x
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attention(q, k, v)
+
+    def modulation(self, linear: nn.Linear, activated: Tensor) -> Chunks:
+        return linear(activated).unsqueeze(1).chunk(linear.out_features // activated.shape[-1], dim=-1)
+
+    def __getattr__(self, branch: str) -> BranchFunction:
+        if branch.startswith("_"):
+            raise AttributeError(branch)
+        return _run_branch
+
+
+def _run_branch(f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor:
+    return f(x, *per_token)
+
+
+NO_CACHE: Any = NoCache()
+
+
+class BranchCache:
+    """One branch of one layer: `cache.mlp(f, x)` runs f on all tokens, on the selected ones, or not at all, as the plan says."""
+
+    def __init__(self, layer: LayerCache, branch: Branch, slot: Slot, selector: Selector | None, keeps_input: bool) -> None:
+        self.layer, self.branch, self.slot, self.selector = layer, branch, slot, selector
+        self.reference = Last() if keeps_input else None  # every token's input when it was last computed
+        self.action = Action(Kind.FULL)
+
+    def __call__(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor:
+        """f: (R, K, C), *(R, K, ...) -> (R, K, C'). x: (R, N, C); per_token: (R, N, ...), gathered alongside x. Returns (R, N, C')."""
+        action = self.action
+        if action.kind is Kind.FULL or action.tokens == x.shape[1]:
+            return self._full(f, x, *per_token)
+        if action.kind is Kind.PARTIAL:
+            self._refresh(f, x, *per_token)
+        return self.slot.recall(action)
+
+    def _full(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor:
+        self.slot.prepare(self.action)
+        self.layer.running = self
+        value = f(x, *per_token)
+        self.layer.running = None
+        self.slot.put(value, self.action)
+        if self.reference:
+            self.reference.put(x, self.action)
+        return value
+
+    def _refresh(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> None:
+        if self.selector.score.from_input:
+            against = self.reference or self.slot
+            self.selector.look(self.layer.index, x, against.value if isinstance(against, Last) else None)
+        rows = self.selector.chosen[self.layer.index]
+        selected = gather(x, rows)
+        self.slot.refresh(rows, f(selected, *(gather(t, rows) for t in per_token)))
+        if self.reference:
+            self.reference.refresh(rows, selected)
+
+    @property
+    def nbytes(self) -> int:
+        return self.slot.nbytes + (self.reference.nbytes if self.reference else 0)
+
+
+def gather(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows (R * K,) of the (R * N, ...) view of x (R, N, ...), as (R, K, ...)."""
+    return x.flatten(0, 1).index_select(0, rows).unflatten(0, (x.shape[0], -1))
+
+
+class LayerCache:
+    """What one block sees: its branches by name (`cache.attn`, `cache.mlp`, ...), `attend` and `modulation`."""
+
+    def __init__(self, cache: Cache, stack: Stack, index: int, selectors: dict[str, Selector]) -> None:
+        self.cache, self.stack, self.index = cache, stack, index
+        self.running: BranchCache | None = None
+        self.branches: list[BranchCache] = []
+        for branch in stack.branches:
+            selector = selectors.get(branch.name)
+            slot = Taylor() if cache.method.forecasts else Last()
+            keeps_input = selector is not None and selector.score.observes == "change" and not selector.ranking.upstream_exact
+            self.branches.append(BranchCache(self, branch, slot, selector, keeps_input))
+            setattr(self, branch.name, self.branches[-1])
+        self.rates = {
+            branch.name: [s for s in selectors.values() if s.branch.scored_by == branch.name and s.score.from_attention]
+            for branch in stack.branches
+        }
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention (R, H, N, d) of the running branch, which also rates the tokens if the plan reads that."""
+        running = self.running
+        selectors = self.rates[running.branch.name] if running and running.action.score else ()
+        if not selectors:
+            return attention(q, k, v)
+        if selectors[0].score.observes == "mass":
+            out, seen = attention_with_mass(q, k, v)
+        else:
+            out, seen = attention(q, k, v), v
+        for selector in selectors:
+            selector.observe(self.index, seen)
+        return out
+
+    def modulation(self, linear: nn.Linear, activated: Tensor) -> Chunks:
+        """Chunks (R, 1, D) of linear(activated), activated = SiLU of the conditioning (R, D); None where this step reads none."""
+        step = self.cache.index
+        if table := self.cache.modulations.get(self.stack.name):
+            return table.at(step, self.index)
+        return some_chunks(linear, activated, self.cache.chunks(self.stack, step, self.index))
+
+
+class Cache:
+    """The state of one sampling run: created for a method and a number of steps, passed to every model call, freed on exit.
+
+        with Cache(spec, ToCa(interval=3), num_steps=50) as cache:
+            ...  # 50 calls model(x, t, y, cache=cache)
+
+    seeds: one per image, for scores that draw (rows beyond them repeat, so that both guidance halves draw alike).
+    uniform: replaces those draws, (step, layers) -> (layers, R, N).
+    modulation_budget: bytes that precomputed modulations may take.
+    Raises RuntimeError when called more often than num_steps, after it closed, with another shape, or while gradients are recorded.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        method: Method,
+        num_steps: int,
+        *,
+        seeds: Sequence[int] | None = None,
+        uniform: Uniform | None = None,
+        modulation_budget: int = 2**28,
+    ) -> None:
+        self.spec, self.method = spec, method
+        self.plan = method.plan(spec, num_steps)
+        self.index = -1  # of the current step, in execution order
+        self.modulations: dict[str, ModulationTable] = {}
+        self._seeds, self._uniform, self._modulation_budget = seeds, uniform, modulation_budget
+        self._shape: torch.Size | None = None
+        self._closed = False
+        self._layers: dict[str, list[LayerCache]] = {}
+        self._selectors: list[Selector] = []
+        self._hidden = Last()
+        self._chunks: dict[tuple[str, int, int], tuple[int, ...]] = {}
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free everything. The cache cannot be used again."""
+        self._closed = True
+        self._layers, self._selectors, self.modulations, self._hidden = {}, [], {}, Last()
+
+    def step(self, x: Tensor) -> None:
+        """Advance to the next model call; x (R, N, C) are the embedded tokens of the first stack."""
+        self._check(x)
+        if self._shape is None:
+            self._allocate(x)
+        self.index += 1
+        row = self.plan.steps[self.index]
+        for name, layers in self._layers.items():
+            for layer in layers:
+                for branch in layer.branches:
+                    branch.action = row[name, layer.index, branch.branch.name]
+        for selector in self._selectors:
+            selector.begin(self.index)
+
+    def walk(self, stack: str, blocks: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, LayerCache]]:
+        """(block, its cache) for every layer of the stack that runs at this step."""
+        for block, layer in zip(blocks, self._layers[stack], strict=True):
+            if any(branch.action.kind is not Kind.SKIP for branch in layer.branches):
+                yield block, layer
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The hidden state after the last stack: x, or the stored one if this step skipped the layers."""
+        action = self.plan.steps[self.index][HIDDEN]
+        if action.kind is not Kind.FULL:
+            return self._hidden.recall(action)
+        self._hidden.put(x, action)
+        return x
+
+    def precompute_modulation(self, stack: str, linears: Sequence[nn.Linear], activated: Tensor, row_of: Tensor) -> bool:
+        """Compute the modulations of all steps now, if they fit the budget; returns whether they did.
+
+        linears: one per layer; activated: (S, U, D) for all steps and U distinct rows; row_of: (R,) maps rows to distinct ones.
+        """
+        size = table_elements(self.plan, self.spec.stack(stack)) * len(row_of) * activated.element_size()
+        if size > self._modulation_budget:
+            return False
+        self.modulations[stack] = ModulationTable(self.spec.stack(stack), self.plan, linears, activated, row_of)
+        return True
+
+    def chunks(self, stack: Stack, step: int, layer: int) -> tuple[int, ...]:
+        """The modulation chunks a layer reads at a step."""
+        key = (stack.name, step, layer)
+        if key not in self._chunks:
+            self._chunks[key] = chunks_needed(self.plan, stack, step, layer)
+        return self._chunks[key]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now: stored outputs, scores and staleness, precomputed modulations."""
+        branches = sum(branch.nbytes for layers in self._layers.values() for layer in layers for branch in layer.branches)
+        tables = sum(table.nbytes for table in self.modulations.values())
+        return branches + tables + self._hidden.nbytes + sum(selector.nbytes for selector in self._selectors)
+
+    def selector(self, stack: str, branch: str) -> Selector | None:
+        """The ranking state of a branch, for inspection; None if the plan selects no tokens there."""
+        return getattr(self._layers[stack][0], branch).selector
+
+    def _check(self, x: Tensor) -> None:
+        if self._closed:
+            raise RuntimeError("this cache is closed: open a new Cache for every sampling run")
+        if self.index + 1 >= self.plan.num_steps:
+            raise RuntimeError(f"this cache was made for {self.plan.num_steps} steps and the model is called once more")
+        if self._shape is not None and x.shape != self._shape:
+            raise RuntimeError(f"this cache holds a run on tokens {tuple(self._shape)}, got {tuple(x.shape)}")
+        if x.requires_grad:
+            raise RuntimeError("caching is for sampling: call the model under torch.no_grad()")
+        tokens, width = self.spec.hidden
+        if x.shape[1:] != (tokens, width):
+            raise RuntimeError(f"the spec says {tokens} tokens of width {width}, got {tuple(x.shape[1:])}")
+
+    def _allocate(self, x: Tensor) -> None:
+        self._shape = x.shape
+        rows, ranking = x.shape[0], self.method.ranking(self.spec)
+        for stack in self.spec.stacks:
+            selectors = {}
+            for branch in stack.branches if ranking else ():
+                if branch.tokenwise:
+                    uniform = self._uniform or hashed_uniform(self._row_seeds(rows, x.device), branch.tokens)
+                    selector = Selector(stack, branch, self.plan, ranking, rows, x.device, uniform)
+                    if selector.needed:
+                        selectors[branch.name] = selector
+            self._selectors += selectors.values()
+            self._layers[stack.name] = [LayerCache(self, stack, index, selectors) for index in range(stack.depth)]
+
+    def _row_seeds(self, rows: int, device: torch.device) -> Tensor:
+        seeds = torch.tensor(list(self._seeds or range(rows)), device=device)
+        if rows % len(seeds):
+            raise ValueError(f"{len(seeds)} seeds do not divide {rows} batch rows")
+        return seeds.repeat(rows // len(seeds))

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from toca.methods.base import Method, check_positive
+from toca.plan import Action, Kind, Plan, finish
+from toca.spec import HIDDEN, ModelSpec, Site
+
+
+@dataclass(frozen=True)
+class TaylorSeer(Method):
+    """TaylorSeer (arXiv 2503.06923): between full steps every branch is forecast by a Taylor series of up to `order` differences."""
+
+    name = "taylorseer"
+    forecasts = True
+    interval: int = 4
+    order: int = 4
+
+    def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
+        check_positive(interval=self.interval, num_steps=num_steps)
+        if self.order < 0:
+            raise ValueError(f"order must be at least 0, got {self.order}")
+        return finish(spec, self._rows(spec, num_steps), history=True)
+
+    def _rows(self, spec: ModelSpec, num_steps: int) -> Iterator[dict[Site, Action]]:
+        cycle = spec.cycles[self.name]
+        last, order = None, 0
+        for step, (phase, _) in enumerate(cycle.phases(self.interval, num_steps, spec.counts_down)):
+            if phase == 0:
+                gap = step - last if last is not None and step > cycle.lead - 2 else 0
+                order = min(self.order, order + 1) if gap else 0
+                actions = {site: Action(Kind.FULL, spec.branch(site).tokens, gap, order) for site in spec.sites()}
+                last = step
+            else:
+                actions = {site: Action(Kind.FORECAST, gap=step - last, order=order) for site in spec.sites()}
+            yield actions | {HIDDEN: Action(Kind.FULL)}

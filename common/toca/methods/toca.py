@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from toca.methods.base import Method, Ranking, check_positive
+from toca.plan import Action, Kind, Plan, finish
+from toca.schedule import At, refreshed_tokens
+from toca.scoring import SCORES
+from toca.spec import HIDDEN, Branch, ModelSpec, Site, Spatial, Stack
+
+FORCE_FRESH = ("global", "local", "none")
+
+
+@dataclass(frozen=True)
+class ToCa(Method):
+    """ToCa (ICLR 2025): between full steps attention is reused, and token-wise branches refresh their most important tokens.
+
+    interval: base cycle length N. ratio: base share of refreshed tokens, scaled by `ratio_schedule` over steps, layers, branches.
+    score: what rates a token; soft_fresh_weight: weight of its staleness (s3). bonus: of the best token of a cell (s4), None for the
+    model's own. force_fresh: "global", full steps in a cycle; "local", only the leading steps full, and tokens left out `interval`
+    times go first (so many are refreshed that this holds); "none", only the leading steps full, no staleness.
+    bucket: round token counts up to a multiple. upstream_exact: reproduce the published code, accidents included.
+    """
+
+    name = "toca"
+    interval: int = 3
+    ratio: float = 0.07
+    ratio_schedule: str = "ToCa"
+    score: str = "attention"
+    soft_fresh_weight: float = 0.25
+    force_fresh: str = "global"
+    bonus: float | None = None
+    bucket: int = 1
+    upstream_exact: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(interval=self.interval, bucket=self.bucket)
+        if self.ratio < 0:
+            raise ValueError(f"ratio must be between 0 (reuse everything) and 1 (refresh everything), got {self.ratio}")
+        if self.score not in SCORES:
+            raise ValueError(f"unknown score {self.score!r}: choose from {', '.join(SCORES)}")
+        if self.force_fresh not in FORCE_FRESH:
+            raise ValueError(f"unknown force_fresh {self.force_fresh!r}: choose from {', '.join(FORCE_FRESH)}")
+
+    def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
+        check_positive(num_steps=num_steps)
+        spec.ratio_schedule(self.ratio_schedule)
+        scales = {branch.interval_scale for stack in spec.stacks for branch in stack.branches}
+        phases = {scale: self._phases(spec, num_steps, scale) for scale in scales}
+        return finish(spec, [self._row(spec, num_steps, step, phases) for step in range(num_steps)])
+
+    def ranking(self, spec: ModelSpec) -> Ranking:
+        spatial = spec.spatial.get(self.name, Spatial(0, 0.0))
+        return Ranking(
+            score=self.score,
+            age_weight=self.soft_fresh_weight / self.interval if self.force_fresh == "global" else 0.0,
+            block=spatial.block,
+            bonus=spatial.bonus if self.bonus is None else self.bonus,
+            overdue=self.interval if self.force_fresh == "local" and not self.upstream_exact else 0,
+            upstream_exact=self.upstream_exact,
+        )
+
+    def _phases(self, spec: ModelSpec, num_steps: int, scale: int) -> list[tuple[int, int]]:
+        cycle = spec.cycles["fora" if self.ratio == 0 else self.name]
+        if self.force_fresh != "global" and not self.upstream_exact:
+            return [(max(0, step + 1 - cycle.lead),) * 2 for step in range(num_steps)]
+        return cycle.phases(self.interval * scale, num_steps, spec.counts_down, per_layer=self.upstream_exact)
+
+    def _row(self, spec: ModelSpec, num_steps: int, step: int, phases: dict[int, list[tuple[int, int]]]) -> dict[Site, Action]:
+        index = num_steps - 1 - step if spec.counts_down else step
+        row: dict[Site, Action] = {HIDDEN: Action(Kind.FULL)}
+        for stack in spec.stacks:
+            for layer in range(stack.depth):
+                for branch in stack.branches:
+                    first, rest = phases[branch.interval_scale][step]
+                    phase = first if layer == 0 and stack is spec.stacks[0] else rest
+                    tokens = branch.tokens if phase == 0 else self._tokens(spec, stack, branch, layer, index, num_steps)
+                    row[stack.name, layer, branch.name] = self._action(spec, branch, phase, tokens)
+        return row
+
+    def _action(self, spec: ModelSpec, branch: Branch, phase: int, tokens: int) -> Action:
+        if phase == 0:
+            return Action(Kind.FULL, tokens)
+        return Action(Kind.PARTIAL, tokens) if tokens else Action(Kind.REUSE)
+
+    def _tokens(self, spec: ModelSpec, stack: Stack, branch: Branch, layer: int, index: int, num_steps: int) -> int:
+        if not branch.tokenwise:
+            return 0
+        depth = spec.published_depth if self.upstream_exact else stack.depth
+        at = At(index / num_steps, layer / max(1, depth - 1), (index % self.interval) / self.interval, branch.name)
+        count = refreshed_tokens(self.ratio * spec.ratio_schedule(self.ratio_schedule)(at), branch.tokens, self.bucket)
+        if self.force_fresh == "local" and not self.upstream_exact:
+            return max(count, math.ceil(branch.tokens / self.interval))
+        return count

@@ -1,0 +1,112 @@
+"""The plan of a run: what every site does at every step, made before the run, as plain data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from toca.spec import HIDDEN, ModelSpec, Site
+
+
+class Kind(IntEnum):
+    FULL = 0  # compute all tokens
+    PARTIAL = 1  # refresh the selected tokens, reuse the rest
+    REUSE = 2  # recall the stored output
+    FORECAST = 3  # recall a Taylor forecast of it
+    SKIP = 4  # leave the branch out
+
+
+@dataclass(frozen=True)
+class Action:
+    """What one site does at one step.
+
+    tokens: how many are computed. gap: at a FULL step the steps since the previous full one (0: none, start a new history), at a
+    FORECAST the steps since the last. order: of the differences kept or read. keep: the result is read again before it is replaced.
+    score: the importance this site yields is read.
+    """
+
+    kind: Kind
+    tokens: int = 0
+    gap: int = 0
+    order: int = 0
+    keep: bool = False
+    score: bool = False
+
+    @property
+    def computes(self) -> bool:
+        return self.tokens > 0
+
+
+Row = Mapping[Site, Action]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`steps[e][site]`: the action of a site at step e, in execution order. Sites absent from a row run uncached."""
+
+    spec: ModelSpec
+    steps: tuple[Row, ...]
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.steps)
+
+    @property
+    def caches(self) -> bool:
+        return any(action.kind is not Kind.FULL for row in self.steps for action in row.values())
+
+    def kind_counts(self) -> Counter[str]:
+        """Steps by kind: full, mixed (some layers full), partial, reuse, forecast, skip."""
+        return Counter(self.step_kind(step) for step in range(self.num_steps))
+
+    def step_kind(self, step: int) -> str:
+        row = self.steps[step]
+        if row[HIDDEN].kind is not Kind.FULL:
+            return "skip"
+        kinds = {action.kind for site, action in row.items() if site != HIDDEN}
+        if kinds == {Kind.FULL}:
+            return "full"
+        first = {row[stack.name, 0, branch.name].kind for stack in self.spec.stacks[:1] for branch in stack.branches}
+        if first == {Kind.FULL}:
+            return "mixed"
+        return next(kind.name.lower() for kind in (Kind.PARTIAL, Kind.FORECAST, Kind.REUSE, Kind.SKIP) if kind in kinds)
+
+    def tokens_refreshed(self) -> float:
+        """Share of the token-wise branches' tokens that are computed, over the whole run."""
+        sites = [site for site in self.spec.sites() if self.spec.branch(site).tokenwise]
+        computed = sum(row[site].tokens for row in self.steps for site in sites)
+        return computed / (self.num_steps * sum(self.spec.branch(site).tokens for site in sites))
+
+
+def finish(spec: ModelSpec, rows: Iterable[Mapping[Site, Action]], history: bool = False) -> Plan:
+    """Mark what is read again (`keep`, `score`), so that a run stores and scores nothing else.
+
+    history: a stored value is read through later full steps too (differences of a forecast).
+    """
+    steps = [dict(row) for row in rows]
+    for site in (*spec.sites(), HIDDEN):
+        read = False
+        for row in reversed(steps):
+            action = row[site]
+            row[site] = replace(action, keep=read)
+            if action.kind is Kind.FULL:
+                read = read and history
+            elif action.kind is not Kind.SKIP:
+                read = True
+    for site in spec.sites():
+        branch = spec.branch(site)
+        if branch.tokenwise and branch.scored_by:
+            _mark_scores(steps, site, (site[0], site[1], branch.scored_by), branch.tokens)
+    return Plan(spec, tuple(steps))
+
+
+def _mark_scores(steps: list[dict[Site, Action]], ranked: Site, scorer: Site, tokens: int) -> None:
+    read = False
+    for row in reversed(steps):
+        if row[ranked].kind is Kind.PARTIAL and 0 < row[ranked].tokens < tokens:
+            read = True
+        if row[scorer].kind is Kind.FULL:
+            row[scorer] = replace(row[scorer], score=row[scorer].score or read)
+            read = False

@@ -1,0 +1,104 @@
+"""When a step is full, and how many tokens the others refresh. Plain Python; float32 rounding where upstream rounds."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+def f32(x: float) -> float:
+    """x rounded to the nearest float32."""
+    return struct.unpack("f", struct.pack("f", x))[0]
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """A rule for full steps. Its unit is the *phase* of a step: 0 is full, p > 0 is the p-th place inside the cycle.
+
+    The cycle length after a full step at progress p = index / num_steps is round(N / (a + b p)) with (a, b) = `stretch`, in float32,
+    half to even. Inside `window` = (from, to, length), shares of the run, the length is fixed.
+    anchor "index": phase = index mod length. anchor "last_full": phase = steps since the last full step.
+    """
+
+    lead: int = 1  # this many first steps are full
+    stretch: tuple[float, float] = (1.0, 0.0)
+    window: tuple[float, float, int] | None = None
+    anchor: Literal["index", "last_full"] = "index"
+
+    def length(self, interval: int, index: int, num_steps: int) -> int:
+        if self.window and int(self.window[0] * num_steps) <= index < int(self.window[1] * num_steps):
+            return self.window[2]
+        a, b = self.stretch
+        return max(1, round(f32(f32(interval) / f32(a + b * index / num_steps))))
+
+    def phases(self, interval: int, num_steps: int, counts_down: bool, per_layer: bool = False) -> list[tuple[int, int]]:
+        """(phase of layer 0, phase of the other layers) of every step, in execution order.
+
+        per_layer: decide again in every layer although layer 0 of a full step has already changed the length, as upstream does
+        ("mixed steps"). Otherwise both phases are equal, and interval 1 makes every step full.
+        """
+        if interval == 1 and not per_layer:
+            return [(0, 0)] * num_steps
+        phases, length, since = [], interval, 0
+        for step in range(num_steps):
+            index = num_steps - 1 - step if counts_down else step
+
+            def phase() -> int:
+                if step < self.lead:
+                    return 0
+                return index % length if self.anchor == "index" else (since + 1) % length
+
+            first = rest = phase()
+            if first == 0:
+                length = self.length(interval, index, num_steps)
+                rest = phase() if per_layer and self.anchor == "index" else 0
+                since = 0
+            else:
+                since += 1
+            phases.append((first, rest))
+        return phases
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a ratio is asked for: progress = index / num_steps, depth = layer / (layers - 1), mode = place in the base cycle, 0..1."""
+
+    progress: float
+    depth: float
+    mode: float
+    branch: str
+
+
+RatioSchedule = Callable[[At], float]  # factor on the base ratio
+
+
+@dataclass(frozen=True)
+class Bilinear:
+    """factor = (a + b progress) (c + d depth) m[branch]: the family of all published ratio schedules but two."""
+
+    progress: tuple[float, float] = (1.0, 0.0)
+    depth: tuple[float, float] = (1.0, 0.0)
+    branch: Mapping[str, float] = field(default_factory=dict)
+
+    def __call__(self, at: At) -> float:
+        (a, b), (c, d) = self.progress, self.depth
+        return (a + b * at.progress) * (c + d * at.depth) * self.branch.get(at.branch, 1.0)
+
+
+RATIO_SCHEDULES: Mapping[str, RatioSchedule] = {
+    "constant": Bilinear(),
+    "linear": Bilinear(progress=(1.9, -1.8)),
+    "layerwise": Bilinear(depth=(1.9, -1.8)),
+    "exp": lambda at: 0.9**at.progress,
+    "cosine": lambda at: 1 + 0.9 * math.cos(math.pi * at.progress),
+    "linear-mode": lambda at: 1.9 - 1.8 * at.progress + 0.1 * (at.mode - 0.5),
+}
+
+
+def refreshed_tokens(ratio: float, tokens: int, bucket: int = 1) -> int:
+    """Tokens refreshed at a clamped `ratio` of `tokens`: the float32 product truncated, then rounded up to a multiple of `bucket`."""
+    count = int(f32(f32(min(max(ratio, 0.0), 1.0)) * tokens))
+    return min(tokens, math.ceil(count / bucket) * bucket)

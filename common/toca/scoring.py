@@ -1,0 +1,70 @@
+"""Which tokens matter: base scores per token, before staleness (s3) and the spatial bonus (s4) of `toca.selection`.
+
+Only tensor methods are used, so that plans and command lines can know the scores without importing torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Observed = Literal["nothing", "mass", "values", "input", "change"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """observes: what `base` gets. Seen at full steps: "mass" (R, N), the attention each token receives, or "values" (R, H, N, d).
+    Seen whenever tokens are chosen: "input" x (R, N, C), or "change" (x, x at the last refresh). random: weight of a uniform draw.
+    """
+
+    observes: Observed
+    base: Callable[..., Tensor] | None = None
+    random: float = 0.0
+
+    @property
+    def from_attention(self) -> bool:
+        return self.observes in ("mass", "values")
+
+    @property
+    def from_input(self) -> bool:
+        return self.observes in ("input", "change")
+
+
+def normalised(score: Tensor) -> Tensor:
+    """score (R, N) over its L2 norm along the tokens, which counts as at least 1e-12."""
+    return score / score.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def received_share(mass: Tensor) -> Tensor:
+    """Attention received, relative to the token that receives most; for `compress`, at half weight."""
+    return 0.5 * mass / mass.amax(dim=-1, keepdim=True)
+
+
+def small_values(v: Tensor) -> Tensor:
+    """DuCa's kv-norm: sum over heads of 1 - ||v||; may be negative."""
+    return normalised((1 - v.float().norm(dim=-1)).sum(dim=1))
+
+
+def input_norm(x: Tensor) -> Tensor:
+    return normalised(x.float().norm(dim=-1))
+
+
+def change(x: Tensor, reference: Tensor) -> Tensor:
+    """1 - cosine similarity of every token with its reference."""
+    x, reference = x.float(), reference.float()
+    lengths = (x.norm(dim=-1) * reference.norm(dim=-1)).clamp_min(1e-8)
+    return normalised(1 - (x * reference).sum(dim=-1) / lengths)
+
+
+SCORES: dict[str, Score] = {
+    "attention": Score("mass", normalised),  # s1: column sums of the head-averaged attention map
+    "kv-norm": Score("values", small_values),
+    "similarity": Score("change", change),
+    "norm": Score("input", input_norm),
+    "random": Score("nothing", random=1.0),
+    "compress": Score("mass", received_share, random=0.5),
+}

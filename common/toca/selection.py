@@ -1,0 +1,127 @@
+"""Which tokens a partial step refreshes: base score + staleness (s3) + spatial bonus (s4), ranked for all layers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from toca.methods.base import Ranking
+from toca.plan import Kind, Plan
+from toca.scoring import SCORES
+from toca.spec import Branch, Stack
+
+Uniform = Callable[[int, range], Tensor]  # (step, layers) -> (layers, R, N) draws in [0, 1)
+
+
+def spatial_bonus(score: Tensor, grid: tuple[int, int], block: int, bonus: float, upstream_exact: bool = False) -> Tensor:
+    """s4: in every block x block cell of the grid the best token's score S becomes S + bonus |S| (upstream: S + bonus S).
+
+    score: (..., N) with N = rows * columns of the grid. Cells cut off at the lower or right border count as cells; of equals the first
+    in reading order wins.
+    """
+    h, w = grid
+    padded = F.pad(score.unflatten(-1, grid), (0, -w % block, 0, -h % block), value=-torch.inf)
+    cells = padded.unflatten(-1, (-1, block)).unflatten(-3, (-1, block)).transpose(-2, -3)  # (..., h/b, w/b, b, b)
+    best = F.one_hot(cells.flatten(-2).argmax(dim=-1), block * block).unflatten(-1, (block, block)).bool()
+    winners = best.transpose(-2, -3).flatten(-4, -3).flatten(-2)[..., :h, :w].flatten(-2)
+    return torch.where(winners, score + bonus * (score if upstream_exact else score.abs()), score)
+
+
+def hashed_uniform(seeds: Tensor, tokens: int) -> Uniform:
+    """Draws that depend on (seed of the row, step, layer, token) alone: the same in any batch, and no generator's state moves.
+
+    seeds: (R,) int64. The mixing function is splitmix64's.
+    """
+    token = torch.arange(tokens, device=seeds.device)
+
+    def mix(x: Tensor) -> Tensor:
+        for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+            x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
+        return x ^ ((x >> 31) & ((1 << 33) - 1))
+
+    def draw(step: int, layers: range) -> Tensor:
+        layer = torch.arange(layers.start, layers.stop, device=seeds.device)
+        x = mix(mix(mix(seeds + step)[None] + layer[:, None])[..., None] + token)
+        return ((x >> 40) & 0xFFFFFF).float() / 2**24
+
+    return draw
+
+
+class Selector:
+    """Ranks the tokens of one branch in every layer of a stack, and keeps their staleness.
+
+    `chosen[layer]`: flat row indices (R * K,) into (R * N) of the tokens to refresh at the current step.
+    """
+
+    def __init__(self, stack: Stack, branch: Branch, plan: Plan, ranking: Ranking, rows: int, device: torch.device, uniform: Uniform) -> None:
+        actions = [[row[stack.name, layer, branch.name] for layer in range(stack.depth)] for row in plan.steps]
+        self.counts = [[a.tokens if a.kind is Kind.PARTIAL else 0 for a in step] for step in actions]
+        self.full = [[layer for layer, a in enumerate(step) if a.kind is Kind.FULL] for step in actions]
+        self.ages = [any(a.kind in (Kind.PARTIAL, Kind.REUSE) for a in step) for step in actions]
+        self.needed = any(0 < count < branch.tokens for step in self.counts for count in step)
+        if not self.needed:
+            return
+        self.branch, self.ranking, self.score, self.uniform = branch, ranking, SCORES[ranking.score], uniform
+        self.count_table = torch.tensor(self.counts, device=device)[:, :, None, None]  # (S, L, 1, 1)
+        self.position = torch.arange(branch.tokens, device=device)
+        self.row_offset = torch.arange(rows, device=device)[:, None] * branch.tokens
+        self.base = torch.zeros(stack.depth if self.score.from_attention else 0, rows, branch.tokens, device=device)
+        self.refreshed_at = torch.zeros(stack.depth, rows, branch.tokens, dtype=torch.int32, device=device)
+        self.tick = 0
+        self.chosen: list[Tensor | None] = [None] * stack.depth
+
+    @property
+    def nbytes(self) -> int:
+        return (self.base.nbytes + self.refreshed_at.nbytes) if self.needed else 0
+
+    @property
+    def staleness(self) -> Tensor:
+        """(L, R, N) cached steps since every token was last computed."""
+        return self.tick - self.refreshed_at
+
+    def begin(self, step: int) -> None:
+        """Open a step: staleness grows, full layers become fresh, and layers whose scores are known already are ranked together."""
+        self.step = step
+        self.tick += self.ages[step]
+        if full := self.full[step]:
+            self.refreshed_at[full[0] : full[-1] + 1] = self.tick
+        partial = [layer for layer, count in enumerate(self.counts[step]) if count]
+        if partial and not self.score.from_input:
+            self._choose(range(partial[0], partial[-1] + 1))
+
+    def observe(self, layer: int, seen: Tensor) -> None:
+        """Take in what the scoring branch saw at a full step: attention mass (R, N) or values (R, H, N, d)."""
+        self.base[layer] = self.score.base(seen)
+
+    def look(self, layer: int, x: Tensor, reference: Tensor | None) -> None:
+        """Rank a layer whose score depends on its input x (R, N, C)."""
+        args = (x, reference) if self.score.observes == "change" else (x,)
+        self._choose(range(layer, layer + 1), self.score.base(*args)[None])
+
+    def scores(self, layers: range, base: Tensor | None = None) -> Tensor:
+        """(layers, R, N) scores in float32: base + age_weight * staleness, then the bonus of the best token of a cell."""
+        if base is None and self.score.from_attention:
+            base = self.base[layers.start : layers.stop]
+        if self.score.random:
+            draw = self.score.random * self.uniform(self.step, layers)
+            base = draw if base is None else base + draw
+        age = self.tick - 1 - self.refreshed_at[layers.start : layers.stop]
+        score = base + self.ranking.age_weight * age if self.ranking.age_weight else base
+        if self.ranking.block and self.branch.grid:
+            score = spatial_bonus(score, self.branch.grid, self.ranking.block, self.ranking.bonus, self.ranking.upstream_exact)
+        if self.ranking.overdue:
+            score = torch.where(age + 1 >= self.ranking.overdue, score + 1e4 * (age + 1), score)
+        return score
+
+    def _choose(self, layers: range, base: Tensor | None = None) -> None:
+        """Rank by descending score, equals in token order, and note the first K of every layer as refreshed."""
+        order = self.scores(layers, base).sort(dim=-1, descending=True, stable=True).indices
+        counts = self.count_table[self.step, layers.start : layers.stop]
+        chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, (self.position < counts).expand_as(order))
+        self.refreshed_at[layers.start : layers.stop].masked_fill_(chosen, self.tick)
+        flat = order + self.row_offset
+        for layer, rows in zip(layers, flat):
+            self.chosen[layer] = rows[:, : self.counts[self.step][layer]].flatten()

@@ -1,0 +1,101 @@
+"""What the engine knows of a model: stacks of layers, their branches, costs, and the published settings. Plain data, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from toca.schedule import RATIO_SCHEDULES, Cycle, RatioSchedule
+
+COUNTERS = ("matmul", "upstream")
+Site = tuple[str, int, str]  # (stack, layer, branch)
+HIDDEN: Site = ("model", 0, "hidden")  # the hidden state after the last block, which stands in for a skipped step
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs of one batch row: `fixed` once, `per_token` for every token computed."""
+
+    fixed: int = 0
+    per_token: int = 0
+
+    def __call__(self, tokens: int) -> int:
+        return self.fixed + self.per_token * tokens
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One cached sub-layer: x -> x + gate * branch(x).
+
+    tokenwise: tokens may be refreshed alone (an MLP or cross-attention; never self-attention).
+    inputs, gate: the chunks of the layer's modulation that computing the branch and adding its output need.
+    scored_by: the branch of the same layer whose attention rates this branch's tokens.
+    """
+
+    name: str
+    tokens: int
+    width: int
+    cost: Mapping[str, Cost]
+    tokenwise: bool = False
+    inputs: tuple[int, ...] = ()
+    gate: tuple[int, ...] = ()
+    grid: tuple[int, int] | None = None
+    scored_by: str | None = None
+    interval_scale: int = 1  # a branch may follow a cycle longer than the method's
+
+
+@dataclass(frozen=True)
+class Stack:
+    """`depth` equal layers. layer_cost: FLOPs a row costs in every layer that runs; norm_cost: in those not purely forecast."""
+
+    name: str
+    depth: int
+    branches: tuple[Branch, ...]
+    modulation: tuple[int, int]  # (chunks, width of one)
+    layer_cost: Mapping[str, int]
+    norm_cost: Mapping[str, int] = field(default_factory=dict)
+
+    def branch(self, name: str) -> Branch:
+        return next(branch for branch in self.branches if branch.name == name)
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """s4: the best token of every block x block cell of the grid gets `bonus` times its score on top."""
+
+    block: int
+    bonus: float
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model at one resolution. `counts_down`: its step index falls during sampling; schedules see that index."""
+
+    name: str
+    stacks: tuple[Stack, ...]
+    forward_cost: Mapping[str, int]  # FLOPs of a row outside the stacks
+    hidden: tuple[int, int]  # (tokens, width) of the hidden state after the last stack
+    cycles: Mapping[str, Cycle]  # by method
+    ratio_schedules: Mapping[str, RatioSchedule] = field(default_factory=dict)  # beside the common ones
+    spatial: Mapping[str, Spatial] = field(default_factory=dict)  # by method
+    counts_down: bool = False
+    skip_odd: bool = False  # DuCa skips odd places of the cycle instead of even ones
+    published_depth: int = 28  # the depth that upstream's layer schedules take for granted
+
+    def ratio_schedule(self, name: str) -> RatioSchedule:
+        known = {**RATIO_SCHEDULES, **self.ratio_schedules}
+        if name not in known:
+            raise ValueError(f"unknown ratio schedule {name!r} for {self.name}: choose from {', '.join(known)}")
+        return known[name]
+
+    def stack(self, name: str) -> Stack:
+        return next(stack for stack in self.stacks if stack.name == name)
+
+    def branch(self, site: Site) -> Branch:
+        return self.stack(site[0]).branch(site[2])
+
+    def sites(self) -> Iterator[Site]:
+        for stack in self.stacks:
+            for layer in range(stack.depth):
+                for branch in stack.branches:
+                    yield stack.name, layer, branch.name
