@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -18,12 +20,14 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def uniforms(seed: int, stream: int, indices: ArrayLike, count: int) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1), shape [n, count]; row i depends on (seed, stream, indices[i]) alone.
 
-    Raises ValueError when `seed` or an index is negative or not an integer.
+    Raises ValueError for a negative seed or index, and when an index is not an integer.
     """
     rows = np.asarray(indices)
-    if rows.ndim != 1 or (rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0)) or seed < 0:
-        raise ValueError("seed and indices must be non-negative integers, and indices one-dimensional")
+    if rows.ndim != 1 or (rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0)):
+        raise ValueError(f"indices must be a list of non-negative integers, not {indices!r}")
+    if operator.index(seed) < 0:
+        raise ValueError(f"seed must be a non-negative integer, not {seed}")
     key = _mix(_mix(np.array([seed], np.uint64) + _GOLDEN) + np.uint64(stream))
     state = _mix(key + rows.astype(np.uint64) * _GOLDEN)
     draws = _mix(state[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN)
-    return (draws >> np.uint64(11)) * 2.0**-53
+    return (draws >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .sampling import Backgrounds, Objects, draw_singles
-from .scene import CLASSES, COLOURS, PALETTE, SHAPES, Scene
+from .sampling import Backgrounds, Floats, Objects, checked_labels, draw_singles
+from .scene import CLASSES, PALETTE, SHAPES, Scene
 
 Pixels = NDArray[np.float32]
 
@@ -34,7 +34,7 @@ def _cross(x: Pixels, y: Pixels) -> Pixels:
     return np.maximum(np.maximum(x, y) - reach, np.minimum(x, y) - np.float32(_ARM))
 
 
-# Distance to the outline inside the unit circle, negative within; off the edges' normals it is a lower bound, which the outline does not see.
+# Signed distance to the outline of each shape in the unit circle, negative within. Beyond a corner it is a lower bound: enough to draw by.
 _DISTANCE: dict[str, Callable[[Pixels, Pixels], Pixels]] = {
     "circle": _circle, "square": _square, "triangle": _triangle, "cross": _cross,
 }
@@ -42,14 +42,15 @@ _SHAPE = np.array([SHAPES.index(shape) for shape, _ in CLASSES])
 _RGB = np.array([PALETTE[colour] for _, colour in CLASSES])
 
 
-def coverage(shape: str, cx: Pixels, cy: Pixels, radius: Pixels, angle: Pixels, size: int) -> Pixels:
-    """How much of each pixel a shape covers, in 0..1: parameters (n,), result (n, size, size)."""
-    cx, cy, radius, angle = (np.asarray(field, np.float32)[:, None, None] for field in (cx, cy, radius, angle))
+def coverage(shape: str, placement: Sequence[Floats], size: int) -> Pixels:
+    """How much of each pixel a shape covers, in 0..1: placement (cx, cy, radius, angle), each (n,); result (n, size, size)."""
+    cx, cy, radius, angle = (np.asarray(field, np.float32)[:, None, None] for field in placement)
     grid = _grid(size)
     x, y = (grid[None, None, :] - cx) / radius, (grid[None, :, None] - cy) / radius          # (n, 1, W), (n, H, 1)
     cos, sin = np.cos(angle), np.sin(angle)
     distance = _DISTANCE[shape](cos * x + sin * y, cos * y - sin * x)
-    return np.clip(0.5 - distance * (radius * size), 0, 1)
+    cover: Pixels = np.clip(0.5 - distance * (radius * size), 0, 1)
+    return cover
 
 
 def _grid(size: int) -> Pixels:
@@ -67,7 +68,8 @@ def paint_backgrounds(backgrounds: Backgrounds, size: int) -> Pixels:
     for fx, fy, phase, amplitude in np.moveaxis(waves, (1, 2), (0, 1))[..., None, None]:
         grey += amplitude * np.sin(2 * np.float32(np.pi) * (fx * x + fy * y) + phase)
     start, end = start[:, None, None], end[:, None, None]
-    return start + (end - start) * mix[..., None] + grey[..., None]
+    canvas: Pixels = start + (end - start) * mix[..., None] + grey[..., None]
+    return canvas
 
 
 def paint_objects(canvas: Pixels, objects: Objects) -> None:
@@ -76,23 +78,23 @@ def paint_objects(canvas: Pixels, objects: Objects) -> None:
     kind = _SHAPE[objects.label]
     for s, shape in enumerate(SHAPES):
         rows = np.flatnonzero(kind == s)
-        cover = coverage(shape, *(field[rows] for field in objects[1:5]), canvas.shape[1])
+        cover = coverage(shape, [field[rows] for field in objects[1:5]], canvas.shape[1])
         canvas[rows] += (rgb[rows] - canvas[rows]) * cover[..., None]
 
 
 def _to_bytes(canvas: Pixels) -> NDArray[np.uint8]:
-    return (np.clip(canvas, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    return np.asarray(np.clip(canvas, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
 
 
 def render(scene: Scene, size: int = 32) -> NDArray[np.uint8]:
     """One scene as uint8 RGB (size, size, 3)."""
     ground = scene.background
-    waves = np.reshape(ground.waves, (1, -1, 4))
-    canvas = paint_backgrounds(Backgrounds(np.array([ground.start]), np.array([ground.end]), np.array([ground.angle]), waves), size)
+    start, end, angle = (np.array([field]) for field in (ground.start, ground.end, ground.angle))
+    canvas = paint_backgrounds(Backgrounds(start, end, angle, np.reshape(ground.waves, (1, -1, 4))), size)
     for o in scene.objects:
         label = CLASSES.index((o.shape, o.colour))
         paint_objects(canvas, Objects(*(np.array([field]) for field in (label, o.cx, o.cy, o.radius, o.angle, o.tint))))
-    return _to_bytes(canvas)[0]
+    return _to_bytes(canvas).squeeze(0)
 
 
 def batch(
@@ -103,12 +105,13 @@ def batch(
     Picture i is a function of (seed, indices[i], labels[i]) alone; without `labels` the label, too, is drawn from the index.
     Raises ValueError for a negative seed or index, and for a label outside the classes.
     """
-    indices = np.asarray(indices)
-    images = np.empty((len(indices), size, size, 3), np.uint8)
-    drawn = np.empty(len(indices), np.int64)
-    for at in range(0, len(indices), _CHUNK):
+    rows = np.atleast_1d(indices)
+    wanted = None if labels is None else checked_labels(labels, len(rows))
+    images = np.empty((len(rows), size, size, 3), np.uint8)
+    drawn = np.empty(len(rows), np.int64)
+    for at in range(0, len(rows), _CHUNK):
         part = slice(at, at + _CHUNK)
-        backgrounds, objects = draw_singles(seed, indices[part], None if labels is None else np.asarray(labels)[part])
+        backgrounds, objects = draw_singles(seed, rows[part], None if wanted is None else wanted[part])
         canvas = paint_backgrounds(backgrounds, size)
         paint_objects(canvas, objects)
         images[part], drawn[part] = _to_bytes(canvas), objects.label

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,10 +11,11 @@ from .counter import uniforms
 from .scene import CLASSES, SHAPES, Background, Object, Scene
 
 Floats = NDArray[np.float64]
+Number = TypeVar("Number", float, Floats)
 
 _SINGLE_STREAM = 0
-_MARGIN = 0.03
-_TINT = 0.05
+MARGIN = 0.03
+TINT = 0.05
 _SYMMETRY = np.array([1, 4, 3, 4])                                       # a turn by 1/k of a circle leaves SHAPES[i] unchanged
 _TEXTURES = np.array([[0, 0, 0], [1, 0, 0], [0.7, 0.7, 0], [0.6, 0.6, 0.6]])     # plain, stripes, checks, noise
 
@@ -44,41 +45,47 @@ class Objects(NamedTuple):
 
     def row(self, i: int) -> Object:
         label, cx, cy, radius, angle, tint = (field[i].tolist() for field in self)
-        return Object(*CLASSES[label], cx, cy, radius, angle, tuple(tint))
+        shape, colour = CLASSES[label]
+        return Object(shape, colour, cx, cy, radius, angle, tuple(tint))
 
 
-def _between(u: Floats, low: float, high: float) -> Floats:
+def between(u: Number, low: float | Number, high: float | Number) -> Number:
+    """The point that lies the fraction `u` of the way from `low` to `high`."""
     return low + (high - low) * u
 
 
 def draw_backgrounds(u: Floats) -> Backgrounds:
     """Turn uniforms (n, 20) into greyish gradients under a soft texture: none, stripes, checks or low-frequency noise."""
-    grey = _between(u[:, 0:1], 0.20, 0.70)
-    start = grey + _between(u[:, 1:4], -0.05, 0.05)
-    end = np.clip(grey + _between(u[:, 4:5], -0.2, 0.2), 0.1, 0.75) + _between(u[:, 5:8], -0.05, 0.05)
+    grey = between(u[:, 0:1], 0.20, 0.70)
+    start = grey + between(u[:, 1:4], -0.05, 0.05)
+    end = np.clip(grey + between(u[:, 4:5], -0.2, 0.2), 0.1, 0.75) + between(u[:, 5:8], -0.05, 0.05)
 
     kind = (u[:, 8] * len(_TEXTURES)).astype(np.int64)
     noise = kind == 3
-    amplitude = _TEXTURES[kind] * _between(u[:, 9:10], 0.02, 0.05)
+    amplitude = _TEXTURES[kind] * between(u[:, 9:10], 0.02, 0.05)
     turn = np.where(noise[:, None], 2 * np.pi * u[:, 10:13], np.pi * (2 * u[:, 10:11] + [0.0, 0.5, 0.0]))
-    cycles = np.where(noise[:, None], _between(u[:, 13:16], 0.7, 2.0), _between(u[:, 13:14], 1.5, 3.5))
+    cycles = np.where(noise[:, None], between(u[:, 13:16], 0.7, 2.0), between(u[:, 13:14], 1.5, 3.5))
     phase = 2 * np.pi * u[:, 16:19]
     waves = np.stack([cycles * np.cos(turn), cycles * np.sin(turn), phase, amplitude], axis=-1)
     return Backgrounds(start, end, 2 * np.pi * u[:, 19], waves)
 
 
-def draw_singles(seed: int, indices: ArrayLike, labels: ArrayLike | None) -> tuple[Backgrounds, Objects]:
-    """The single-object scenes of `indices`; a given label leaves the place, size, turn and background as they were."""
+def draw_singles(seed: int, indices: ArrayLike, labels: NDArray[np.int64] | None) -> tuple[Backgrounds, Objects]:
+    """The single-object scenes of `indices` (n,), of the given classes (n,) or of random ones.
+
+    A given label leaves place, size, tint and background as they would be without it.
+    """
     u = uniforms(seed, _SINGLE_STREAM, indices, 28)
-    label = (u[:, 0] * len(CLASSES)).astype(np.int64) if labels is None else _checked(labels, len(u))
-    radius = _between(u[:, 1], 0.19, 0.325)
-    cx, cy = (_between(u[:, i], radius + _MARGIN, 1 - radius - _MARGIN) for i in (2, 3))
+    label = (u[:, 0] * len(CLASSES)).astype(np.int64) if labels is None else labels
+    radius = between(u[:, 1], 0.19, 0.325)
+    cx, cy = (between(u[:, i], radius + MARGIN, 1 - radius - MARGIN) for i in (2, 3))
     angle = 2 * np.pi * u[:, 4] / _SYMMETRY[label // (len(CLASSES) // len(SHAPES))]
-    objects = Objects(label, cx, cy, radius, angle, _between(u[:, 5:8], -_TINT, _TINT))
+    objects = Objects(label, cx, cy, radius, angle, between(u[:, 5:8], -TINT, TINT))
     return draw_backgrounds(u[:, 8:]), objects
 
 
-def _checked(labels: ArrayLike, n: int) -> NDArray[np.int64]:
+def checked_labels(labels: ArrayLike, n: int) -> NDArray[np.int64]:
+    """The labels as int64 (n,). Raises ValueError unless they are n integers that name classes."""
     found = np.asarray(labels)
     if found.shape != (n,) or (n and (found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= len(CLASSES))):
         raise ValueError(f"labels must be {n} integers in 0..{len(CLASSES) - 1}, one for each index")
@@ -87,5 +94,5 @@ def _checked(labels: ArrayLike, n: int) -> NDArray[np.int64]:
 
 def single(seed: int, index: int, label: int | None = None) -> Scene:
     """The scene behind image `index` of `batch(seed, ...)`."""
-    backgrounds, objects = draw_singles(seed, [index], None if label is None else [label])
+    backgrounds, objects = draw_singles(seed, [index], None if label is None else checked_labels([label], 1))
     return Scene(backgrounds.row(0), (objects.row(0),))

@@ -36,11 +36,6 @@ class Object:
         if self.colour not in COLOURS:
             raise ValueError(f"unknown colour {self.colour!r}; choose from {', '.join(COLOURS)}")
 
-    @property
-    def rgb(self) -> RGB:
-        red, green, blue = (base + shift for base, shift in zip(PALETTE[self.colour], self.tint))
-        return red, green, blue
-
 
 @dataclass(frozen=True)
 class Background:
