@@ -28,9 +28,9 @@ from diffusion.timestep_sampler import create_named_schedule_sampler
 from models import DiT, DiT_models
 from optim import Muon, hidden_matrices
 from toca import shapeworld
-from toca.files import atomic_write
+from toca.files import atomic_path
 from toca.runner import item_seed, process_group
-from toca.weights import load_into, load_state_dict
+from toca.weights import load_checkpoint, load_into, load_state_dict
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -129,11 +129,10 @@ def save(folder: Path, step: int, model: DiT, ema: DiT, opts: list[torch.optim.O
     """`checkpoints/<step>.pt` = {model, ema, opt, args, step}, all plain, and the EMA weights alone as safetensors."""
     state = dict(model=model.state_dict(), ema=ema.state_dict(), opt=[o.state_dict() for o in opts], args=vars(args), step=step)
     path = folder / "checkpoints" / f"{step:07d}.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        torch.save(state, file)
-    with atomic_write(path.with_suffix(".safetensors")) as file:
-        save_file({k: v.contiguous() for k, v in ema.state_dict().items()}, file.name)
+    with atomic_path(path.with_suffix(".safetensors")) as part:
+        save_file({k: v.contiguous() for k, v in ema.state_dict().items()}, part)
+    with atomic_path(path) as part:
+        torch.save(state, part)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -146,16 +145,15 @@ def train(args: argparse.Namespace, rank: int, world: int, device: torch.device)
         raise SystemExit(f"--global-batch-size {args.global_batch_size} must be a multiple of the {world} processes")
     torch.manual_seed(args.global_seed)
     latent = args.image_size // (1 if args.vae == "none" else 8)
-    model = DiT_models[args.model](input_size=latent, num_classes=args.num_classes).to(device)
-    if args.patch_size:
-        model = DiT(model.config.replace(patch_size=args.patch_size)).to(device)
+    overrides = dict(num_classes=args.num_classes, patch_size=args.patch_size)
+    model = DiT_models[args.model](input_size=latent, **{key: value for key, value in overrides.items() if value}).to(device)
     if args.init:
         warm_start(model, args.init)
     ema = deepcopy(model).requires_grad_(False).eval()
     opts = optimisers(model, args.optimizer, args.lr)
     step = 0
     if args.resume:
-        state = torch.load(args.resume, map_location=device, weights_only=True)
+        state = load_checkpoint(args.resume)
         load_into(model, state["model"], args.resume)
         load_into(ema, state["ema"], args.resume)
         for opt, saved in zip(opts, state["opt"], strict=True):
@@ -179,7 +177,7 @@ def train(args: argparse.Namespace, rank: int, world: int, device: torch.device)
         print(f"{args.model}: {sum(p.numel() for p in model.parameters()):,} parameters, from step {step}, into {folder}", flush=True)
     log, running, started = folder / "log.jsonl", torch.zeros((), device=device), time.monotonic()
     for x, y in batches:
-        torch.manual_seed(item_seed(args.global_seed, step * world + rank) % 2**63)  # a resumed run draws what an unbroken one would
+        torch.manual_seed(item_seed(args.global_seed, step * world + rank))  # a resumed run draws what an unbroken one would
         with torch.no_grad():
             x = encode(x.to(device))
         t, weights = timesteps.sample(len(x), device)

@@ -1,0 +1,100 @@
+"""The flags that decide what a DiT run computes. Free of torch, so that `toca plan dit ...` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from dit_spec import CONFIGS, DiTConfig, dit_spec
+from toca.methods import FORA, METHODS, DuCa, Method, NoCaching, TaylorSeer, ToCa
+from toca.methods.toca import FORCE_FRESH
+from toca.presets import PRESETS, parse_with_preset
+from toca.run import PlannedRun
+from toca.schedule import RATIO_SCHEDULES
+from toca.scoring import SCORES
+
+SIZES = {"DiT-mini": 32}  # side in pixels of models that do not work at 256
+VAE_STRIDE = 8
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """The model, its resolution and the sampler."""
+    parser.add_argument("--model", choices=CONFIGS, default="DiT-XL/2")
+    parser.add_argument("--image-size", type=int, default=None, help="side in pixels, a multiple of 8 x patch (default 256; DiT-mini 32)")
+    parser.add_argument("--num-classes", type=int, default=None, help="default: the model's own (1000; DiT-mini 20)")
+    parser.add_argument("--num-sampling-steps", type=int, default=250)
+    parser.add_argument("--ddim-sample", action=argparse.BooleanOptionalAction, default=False, help="DDIM instead of DDPM")
+    parser.add_argument("--cfg-scale", type=float, default=1.5, help="classifier-free guidance; 1 samples without")
+
+
+def add_method_flags(parser: argparse.ArgumentParser) -> None:
+    """The caching method and its settings, by upstream's names."""
+    group = parser.add_argument_group("caching")
+    group.add_argument("--preset", choices=PRESETS["dit"], default=None, help="a published setting; flags given beside it win")
+    group.add_argument("--method", choices=METHODS, default="toca")
+    group.add_argument("--fresh-threshold", type=int, default=4, help="cycle length N of toca, duca and fora; 1 caches nothing")
+    group.add_argument("--fresh-ratio", type=float, default=0.07, help="base share of tokens refreshed at a cached step; 0 is FORA")
+    group.add_argument("--ratio-scheduler", choices=(*RATIO_SCHEDULES, *dit_spec(CONFIGS["DiT-mini"]).ratio_schedules), default="ToCa")
+    group.add_argument("--cache-type", choices=SCORES, default="attention", help="what rates a token")
+    group.add_argument("--soft-fresh-weight", type=float, default=0.25, help="weight of a token's staleness in its score")
+    group.add_argument("--force-fresh", choices=FORCE_FRESH, default="global")
+    group.add_argument("--interval", type=int, default=4, help="cycle length of taylorseer")
+    group.add_argument("--max-order", type=int, default=4, help="order of taylorseer's differences")
+    group.add_argument("--token-bucket", type=int, default=1, help="round refreshed token counts up to a multiple (fewer shapes to compile)")
+    group.add_argument("--upstream-exact", action="store_true", help="reproduce the published code's steps, accidents included")
+
+
+def config_from(args: argparse.Namespace) -> DiTConfig:
+    """The configuration of the flags. Raises ValueError if the image size does not fit the model."""
+    config, pixels = CONFIGS[args.model], args.image_size or SIZES.get(args.model, 256)
+    stride = 1 if args.model in SIZES else VAE_STRIDE
+    if pixels < 1 or pixels % (stride * config.patch_size):
+        raise ValueError(f"--image-size must be a multiple of {stride * config.patch_size} for {args.model}, got {pixels}")
+    overrides = {} if args.num_classes is None else dict(num_classes=args.num_classes)
+    return config.replace(input_size=pixels // stride, **overrides)
+
+
+def method_from(args: argparse.Namespace) -> Method:
+    """The caching method of the flags. Raises ValueError on settings that make no sense."""
+    if args.method == "none":
+        return NoCaching()
+    if args.method == "fora":
+        return FORA(interval=args.fresh_threshold)
+    if args.method == "taylorseer":
+        return TaylorSeer(interval=args.interval, order=args.max_order)
+    return {"toca": ToCa, "duca": DuCa}[args.method](
+        interval=args.fresh_threshold,
+        ratio=args.fresh_ratio,
+        ratio_schedule=args.ratio_scheduler,
+        score=args.cache_type,
+        soft_fresh_weight=args.soft_fresh_weight,
+        force_fresh=args.force_fresh,
+        bucket=args.token_bucket,
+        upstream_exact=args.upstream_exact,
+    )
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse flags, with those of a preset as defaults."""
+    return parse_with_preset(parser, PRESETS["dit"], argv)
+
+
+# ---- what `toca plan | flops | memory | table dit` ask for --------------------------------------------------------------------------
+
+
+def planning_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dit", description="DiT: class-conditional images")
+    add_model_flags(parser)
+    add_method_flags(parser)
+    return parser
+
+
+def planned_run(args: argparse.Namespace) -> PlannedRun:
+    spec = dit_spec(config_from(args), "ddim" if args.ddim_sample else "ddpm")
+    return PlannedRun(
+        title=f"{args.model}, {'DDIM' if args.ddim_sample else 'DDPM'}-{args.num_sampling_steps}",
+        spec=spec,
+        method=method_from(args),
+        num_steps=args.num_sampling_steps,
+        rows_per_image=1 if args.cfg_scale == 1 else 2,
+    )
