@@ -66,7 +66,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)  # (R, N, D)
+        return self.proj(x).flatten(2).transpose(1, 2).contiguous()  # (R, N, D); in any other layout every later pass is slow
 
 
 class Attention(nn.Module):

@@ -1,0 +1,29 @@
+# make sample   DiT-ToCa's main job on the embedded model: a picture and a table
+# make test     lint and all tests
+# Both set up a virtual environment first, once. PYTHON (3.11 or newer) and VENV may be given.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+REQUIREMENTS := environments/requirements-dit.txt environments/requirements-test.txt
+PACKAGES := common DiT-ToCa
+
+.PHONY: sample test lint clean
+
+sample: $(VENV)/.ready
+	cd DiT-ToCa && $(BIN)/python demo.py --output ../sample.png
+
+test: lint
+	set -e; for package in $(PACKAGES); do echo "== $$package"; (cd $$package && $(BIN)/python -m pytest); done
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check $(PACKAGES)
+
+$(VENV)/.ready: $(REQUIREMENTS) $(PACKAGES:%=%/pyproject.toml)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(REQUIREMENTS:%=-r %)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PACKAGES:%=-e %)
+	touch $@
+
+clean:
+	rm -rf $(VENV) sample.png
