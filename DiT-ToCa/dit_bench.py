@@ -96,7 +96,7 @@ def sample(model: DiT, method: Method, steps: int, batch: int, cfg_scale: float 
 
 
 def step_groups(plan: Plan, seconds: Sequence[float]) -> list[dict[str, Any]]:
-    """Steps of one kind together: how many, median seconds and mean FLOPs of a batch row. Partial steps in tenths of MLP tokens refreshed."""
+    """Steps of one kind together: how many, median seconds, mean FLOPs of a batch row. Partial steps in tenths of MLP tokens refreshed."""
     groups: dict[str, list[tuple[float, int]]] = {}
     for step, (row, duration) in enumerate(zip(plan.steps, seconds, strict=True)):
         name = plan.step_kind(step)
@@ -115,9 +115,9 @@ def step_groups(plan: Plan, seconds: Sequence[float]) -> list[dict[str, Any]]:
     ]
 
 
-def bench(name: str, dtype: str, batch: int, methods: Sequence[str], steps: int, device: torch.device, image_size: int | None) -> list[dict]:
+def bench(name: str, dtype: str, batch: int, args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     """Every method on one model; the uncached run comes first and is what the others are compared with."""
-    pixels = image_size or SIZES.get(name, 256)
+    pixels, steps = args.image_size or SIZES.get(name, 256), args.num_sampling_steps
     config = CONFIGS[name].replace(input_size=pixels if name in SIZES else pixels // VAE_STRIDE)
     model = DiT(config).eval()
     for parameter in model.parameters():  # the zero-initialised gates would hide what a cached branch adds
@@ -125,7 +125,7 @@ def bench(name: str, dtype: str, batch: int, methods: Sequence[str], steps: int,
     model = model.to(device, DTYPES[dtype])
     sample(model, ToCa(2, 0.07), 4, batch)  # warm-up
     results: list[dict[str, Any]] = []
-    for method in dict.fromkeys(["uncached", *methods]):
+    for method in dict.fromkeys(["uncached", *args.methods]):
         run = sample(model, METHODS[method], steps, batch)
         plan: Plan = run["plan"]
         rows, base = 2 * batch, results[0] if results else None
@@ -151,7 +151,8 @@ def print_result(result: dict[str, Any], base: dict[str, Any] | None) -> None:
     plain = (base or result)["groups"][0]
     for group in result["groups"]:
         time_share, flops_share = group["seconds"] / plain["seconds"], group["row_flops"] / plain["row_flops"]
-        print(f"  {group['kind']:<34}{group['count']:>4} x {group['seconds']:8.4f} s  {time_share:7.1%} of an uncached step's time, {flops_share:6.1%} of its FLOPs")
+        line = f"  {group['kind']:<34}{group['count']:>4} x {group['seconds']:8.4f} s"
+        print(f"{line}  {time_share:7.1%} of an uncached step's time, {flops_share:6.1%} of its FLOPs", flush=True)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -182,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in args.model:
         for dtype in args.dtype:
             for batch in args.batch:
-                results += bench(name, dtype, batch, args.methods, args.num_sampling_steps, device, args.image_size)
+                results += bench(name, dtype, batch, args, device)
                 with atomic_path(path) as part:  # after every model: a long benchmark that is cut short keeps what it has
                     part.write_text(json.dumps(dict(date=today, machine=machine(device), results=results), indent=1) + "\n")
     print(f"\n{path}")

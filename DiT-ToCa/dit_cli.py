@@ -15,6 +15,7 @@ from toca.scoring import SCORES
 
 SIZES = {"DiT-mini": 32}  # side in pixels of models that do not work at 256
 VAE_STRIDE = 8
+TRAINED_STEPS = 1000
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -40,13 +41,13 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--force-fresh", choices=FORCE_FRESH, default="global")
     group.add_argument("--interval", type=int, default=4, help="cycle length of taylorseer")
     group.add_argument("--max-order", type=int, default=4, help="order of taylorseer's differences")
-    group.add_argument("--token-bucket", type=int, default=1, help="round refreshed token counts up to a multiple (fewer shapes to compile)")
+    group.add_argument("--token-bucket", type=int, default=1, help="round token counts up to a multiple: fewer shapes to compile")
     group.add_argument("--upstream-exact", action="store_true", help="reproduce the published code's steps, accidents included")
 
 
 def config_from(args: argparse.Namespace) -> DiTConfig:
     """The configuration of the flags. Raises ValueError if the image size does not fit the model."""
-    config, pixels = CONFIGS[args.model], args.image_size or SIZES.get(args.model, 256)
+    config, pixels = CONFIGS[args.model], SIZES.get(args.model, 256) if args.image_size is None else args.image_size
     stride = 1 if args.model in SIZES else VAE_STRIDE
     if pixels < 1 or pixels % (stride * config.patch_size):
         raise ValueError(f"--image-size must be a multiple of {stride * config.patch_size} for {args.model}, got {pixels}")
@@ -83,13 +84,19 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
 
 
 def planning_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dit", description="DiT: class-conditional images")
+    """Flags of the model and the method, for a command's parser to take over."""
+    parser = argparse.ArgumentParser(description="DiT: class-conditional images.", add_help=False)
     add_model_flags(parser)
     add_method_flags(parser)
     return parser
 
 
 def planned_run(args: argparse.Namespace) -> PlannedRun:
+    """Raises ValueError on flags that make no sense."""
+    if not 1 <= args.num_sampling_steps <= TRAINED_STEPS:
+        raise ValueError(f"--num-sampling-steps must be 1 to {TRAINED_STEPS}, got {args.num_sampling_steps}")
+    if not 1 <= args.cfg_scale < float("inf"):
+        raise ValueError(f"--cfg-scale must be at least 1 (1 samples without guidance), got {args.cfg_scale}")
     spec = dit_spec(config_from(args), "ddim" if args.ddim_sample else "ddpm")
     return PlannedRun(
         title=f"{args.model}, {'DDIM' if args.ddim_sample else 'DDPM'}-{args.num_sampling_steps}",

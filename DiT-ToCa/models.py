@@ -1,6 +1,6 @@
 """DiT, the diffusion transformer of Peebles & Xie (arXiv 2212.09748), with one engine call per sub-layer.
 
-Parameter names are those of the official checkpoints. Without a cache (`NO_CACHE`, the default) this is the plain model; training uses it that way.
+Parameter names are those of the official checkpoints. Without a cache (`NO_CACHE`, the default) this is the plain model, as in training.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TimestepEmbedder(nn.Module):
 
     @staticmethod
     def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor:
-        """(R,) timesteps -> (R, dim) features [cos(t f), sin(t f)], f_k = max_period^(-k / (dim // 2)); an odd dim ends in a zero column."""
+        """(R,) timesteps -> (R, dim) features [cos(t f), sin(t f)], f_k = max_period^(-k / half); an odd dim ends in a zero column."""
         half = dim // 2
         freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
         args = t[:, None].float() * freqs
@@ -159,7 +159,8 @@ class DiT(nn.Module):
         nn.init.zeros_(self.x_embedder.proj.bias)
         for weight in (self.y_embedder.embedding_table.weight, self.t_embedder.mlp[0].weight, self.t_embedder.mlp[2].weight):
             nn.init.normal_(weight, std=0.02)
-        for linear in (*(block.adaLN_modulation[-1] for block in self.blocks), self.final_layer.adaLN_modulation[-1], self.final_layer.linear):
+        final = self.final_layer
+        for linear in (*(block.adaLN_modulation[-1] for block in self.blocks), final.adaLN_modulation[-1], final.linear):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
@@ -189,9 +190,9 @@ class DiT(nn.Module):
         half = x[: len(x) // 2]
         out = self.forward(torch.cat([half, half]), t, y, cache)
         guided = self.in_channels if guide_all_channels else 3
-        cond, uncond = out[:, :guided].chunk(2)
+        cond, uncond = out[:, :guided].float().chunk(2)  # guidance amplifies what half precision rounds away
         eps = uncond + cfg_scale * (cond - uncond)
-        return torch.cat([eps.repeat(2, 1, 1, 1), out[:, guided:]], dim=1)
+        return torch.cat([eps.repeat(2, 1, 1, 1), out[:, guided:].float()], dim=1)
 
     @torch.no_grad()
     def precompute_modulation(self, cache: Cache, timesteps: Tensor, y: Tensor) -> None:

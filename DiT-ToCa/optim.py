@@ -24,7 +24,7 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix updates are orthogonalised, scaled to the update size of AdamW (Liu et al. 2025): 0.2 lr sqrt(max(rows, cols))."""
+    """Momentum with orthogonalised updates, scaled to the size of AdamW's (Liu et al. 2025): 0.2 lr sqrt(max(rows, cols))."""
 
     def __init__(self, params, lr: float, momentum: float = 0.95) -> None:
         super().__init__(params, dict(lr=lr, momentum=momentum))

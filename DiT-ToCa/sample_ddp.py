@@ -1,30 +1,45 @@
 """Sample many images for FID: sharded over processes, resumable, one PNG per image and one npz for ADM's evaluator.
 
-    torchrun --nproc_per_node=8 sample_ddp.py --ddim-sample --num-sampling-steps 50 --fresh-threshold 3 --num-fid-samples 50000
+    torchrun --nproc_per_node=8 sample_ddp.py --preset toca3-ddim50
+    torchrun --nproc_per_node=2 sample_ddp.py --device cpu --model DiT-mini --ddim-sample --num-sampling-steps 50 --num-fid-samples 1000
+
+The same command again goes on where a killed run stopped, and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from dit_cli import add_method_flags, add_model_flags
-from sampling import Sampler, add_sampling_flags, describe, load_decoder, load_model, make_sampler, prepare, print_flops, to_uint8
-from toca.runner import item_generators, process_group, sample_images, write_npz
+from dit_cli import add_method_flags, add_model_flags, method_from, parse
+from download import checkpoint_path
+from sampler import Sampler, describe, to_uint8
+from sampling import add_sampling_flags, check_plan, image_size, load_decoder, load_model, make_sampler, prepare, print_flops
+from toca.runner import item_generators, main_process, process_group, sample_images, user_errors, write_npz
+from toca.weights import fingerprint
+from upstream_stream import UpstreamStream
 
 PREFIX = {"none": "", "fora": "FORA-", "toca": "ToCa-", "duca": "Cache-Noise-", "taylorseer": "Taylor-"}
+PICTURE_FLAGS = (
+    *("model", "num_classes", "num_sampling_steps", "ddim_sample", "eta", "cfg_scale", "guide_all_channels", "upstream_stream"),
+    *("vae", "dtype", "tf32", "global_seed", "num_fid_samples"),
+)
 
 
 def folder_name(args: argparse.Namespace) -> str:
     """Upstream's folder name, with the sampler in it, so that DDIM and DDPM runs do not overwrite each other."""
     ckpt = Path(args.ckpt).stem if args.ckpt else "pretrained"
-    name = f"{PREFIX[args.method]}{args.model.replace('/', '-')}-{ckpt}-size-{args.image_size}-vae-{Path(args.vae).name}-cfg-{args.cfg_scale}"
-    name += f"-seed-{args.global_seed}-{'ddim' if args.ddim_sample else 'ddpm'}-step-{args.num_sampling_steps}-num-{args.num_fid_samples}"
+    name = f"{PREFIX[args.method]}{args.model.replace('/', '-')}-{ckpt}-size-{image_size(args)}-vae-{Path(args.vae).name}"
+    name += f"-cfg-{args.cfg_scale}-seed-{args.global_seed}-{'ddim' if args.ddim_sample else 'ddpm'}-step-{args.num_sampling_steps}"
+    name += f"-num-{args.num_fid_samples}"
     if args.method in ("toca", "duca"):
-        name += f"-{args.cache_type}-{args.fresh_ratio}-{args.ratio_scheduler}-{args.force_fresh}-{args.fresh_threshold}-softweight-{args.soft_fresh_weight}"
+        name += f"-{args.cache_type}-{args.fresh_ratio}-{args.ratio_scheduler}-{args.force_fresh}-{args.fresh_threshold}"
+        name += f"-softweight-{args.soft_fresh_weight}"
     if args.method == "fora":
         name += f"-{args.fresh_threshold}"
     if args.method == "taylorseer":
@@ -32,50 +47,58 @@ def folder_name(args: argparse.Namespace) -> str:
     return name
 
 
+def settings(args: argparse.Namespace, world: int) -> dict[str, Any]:
+    """Everything that decides the pictures; how they are spread over batches and processes does only with upstream's stream."""
+    checkpoint = checkpoint_path(args.model, image_size(args), args.ckpt)
+    split = dict(batch=args.per_proc_batch_size, processes=world) if args.upstream_stream else {}
+    return {
+        **{flag: getattr(args, flag) for flag in PICTURE_FLAGS},
+        "image_size": image_size(args),
+        "method": {"name": args.method, **dataclasses.asdict(method_from(args))},
+        "checkpoint": {"name": checkpoint.name, "fingerprint": fingerprint(checkpoint)},
+        **split,
+    }
+
+
+@user_errors()
 def main(args: argparse.Namespace) -> None:
-    prepare(args, vae="ema")
-    if args.cfg_scale < 1:
-        raise SystemExit(f"--cfg-scale must be at least 1 (1 samples without guidance), got {args.cfg_scale}")
-    with process_group(args.device) as (rank, world, device):
+    device = prepare(args, vae="ema")
+    for flag in ("per_proc_batch_size", "num_fid_samples"):
+        if getattr(args, flag) < 1:
+            raise ValueError(f"--{flag.replace('_', '-')} must be at least 1, got {getattr(args, flag)}")
+    check_plan(args)
+    if args.test_FLOPs:
+        return print_flops(args, args.per_proc_batch_size) if main_process() else None
+    with process_group(device) as (rank, world, device):
         sample(args, rank, world, device)
 
 
 def sample(args: argparse.Namespace, rank: int, world: int, device: torch.device) -> None:
-    model = load_model(args, device)
-    sampler = make_sampler(args, model)
-    if args.test_FLOPs:
-        return print_flops(sampler, args.per_proc_batch_size) if rank == 0 else None
+    sampler = make_sampler(args, load_model(args, device))
     decode = load_decoder(args.vae, device)
+    folder, num, batch = Path(args.sample_dir) / folder_name(args), args.num_fid_samples, args.per_proc_batch_size
     if rank == 0:
-        print(describe(sampler))
+        print(f"{describe(sampler)}\n{num} images, {world} x {batch} at a time -> {folder}", flush=True)
+    stream = UpstreamStream(sampler, args.global_seed * world + rank, batch, device) if args.upstream_stream else None
 
     def sample_batch(indices: list[int]) -> np.ndarray:
-        draw = _upstream_batch if args.upstream_stream else _batch
-        return to_uint8(decode(draw(sampler, args.global_seed, indices, device).float()))
+        latents = stream.sample(indices[0] // (batch * world)) if stream else independent(sampler, args.global_seed, indices, device)
+        return to_uint8(decode(latents.float()))
 
-    folder = Path(args.sample_dir) / folder_name(args)
-    settings = {key: value for key, value in vars(args).items() if key not in ("sample_dir", "device", "test_FLOPs")}
-    sample_images(folder, args.num_fid_samples, args.per_proc_batch_size, sample_batch, settings, rank, world, extra=sampler.summary())
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    extra = dict(sampler.summary(), device=place)
+    sample_images(folder, num, batch, sample_batch, settings(args, world), rank, world, extra, whole_batches=args.upstream_stream)
     if rank == 0:
         path = folder.with_name(folder.name + ".npz")
-        write_npz(folder, args.num_fid_samples, path)
-        print(f"{args.num_fid_samples} images -> {path}")
+        write_npz(folder, num, path)
+        print(f"{num} images -> {path}")
 
 
-def _batch(sampler: Sampler, seed: int, indices: list[int], device: torch.device) -> torch.Tensor:
-    """Label and noise of an image come from (seed, index) alone."""
+def independent(sampler: Sampler, seed: int, indices: list[int], device: torch.device) -> torch.Tensor:
+    """Latents of images whose label and noise come from (seed, index) alone, whatever their batch."""
     generators = item_generators(seed, indices)
     labels = torch.cat([torch.randint(sampler.model.num_classes, (1,), generator=generator) for generator in generators])
     return sampler.sample(labels.to(device), generators)
-
-
-def _upstream_batch(sampler: Sampler, seed: int, indices: list[int], device: torch.device) -> torch.Tensor:
-    """Latents, labels and the sampler's draws from one global generator, in upstream's order, seeded per batch by its first index."""
-    torch.manual_seed(seed + indices[0])
-    config = sampler.model.config
-    z = torch.randn(len(indices), config.in_channels, config.input_size, config.input_size, device=device)
-    labels = torch.randint(0, config.num_classes, (len(indices),), device=device)
-    return sampler.sample_upstream_stream(labels, z)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,9 +109,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sample-dir", default="samples")
     p.add_argument("--per-proc-batch-size", type=int, default=32)
     p.add_argument("--num-fid-samples", type=int, default=50_000)
-    p.add_argument("--global-seed", type=int, default=0)
+    p.add_argument("--global-seed", type=int, default=0, help="image i depends on (seed, i) alone")
     return p
 
 
 if __name__ == "__main__":
-    main(parser().parse_args())
+    main(parse(parser()))

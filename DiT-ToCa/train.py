@@ -1,92 +1,57 @@
 """Train a DiT (uncached; caching is for sampling): AdamW or Muon, EMA, resumable, on one device or under torchrun.
 
-    python train.py --data-path /path/to/imagenet/train --model DiT-XL/2
-    python train.py --data-path shapeworld --model DiT-mini --image-size 32 --vae none
+    torchrun --nproc_per_node=8 train.py --data-path /path/to/imagenet/train --model DiT-XL/2
+    python train.py --data-path shapeworld --model DiT-mini --max-steps 20000 --global-batch-size 64
+    python train.py --resume results/000-DiT-mini/checkpoints/0010000.pt ...    # with the flags of the run to go on with
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import re
-import time
-from collections.abc import Iterator
 from copy import deepcopy
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from PIL import Image
-from safetensors.torch import save_file
-from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from data import Split, open_data
 from diffusion import create_diffusion
-from diffusion.timestep_sampler import create_named_schedule_sampler
+from diffusion.timestep_sampler import SAMPLERS, create_named_schedule_sampler
+from dit_cli import config_from
+from dit_spec import DiTConfig
+from experiment import Log, experiment_folder, resume, save
 from models import DiT, DiT_models
 from optim import Muon, hidden_matrices
-from toca import shapeworld
-from toca.files import atomic_path
-from toca.runner import item_seed, process_group
-from toca.weights import load_checkpoint, load_into, load_state_dict
+from sampling import device_from, image_size
+from toca.files import remove_parts
+from toca.runner import item_seed, process_group, user_errors
+from toca.weights import load_state_dict
+from vae import load_encoder, vae_name
 
-Batches = Iterator[tuple[Tensor, Tensor]]
-
-
-def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Centre crop as in ADM: halve with a box filter while that keeps the short side at least `size`, resize bicubically, crop."""
-    while min(image.size) >= 2 * size:
-        image = image.resize(tuple(side // 2 for side in image.size), resample=Image.BOX)
-    scale = size / min(image.size)
-    image = image.resize(tuple(round(side * scale) for side in image.size), resample=Image.BICUBIC)
-    left, top = ((side - size) // 2 for side in image.size)
-    return image.crop((left, top, left + size, top + size))
+POSITIVE = ("global_batch_size", "log_every", "ckpt_every", "epochs", "max_steps", "patch_size", "num_classes", "image_size")
 
 
-def image_folder_batches(path: str, size: int, batch: int, rank: int, world: int, seed: int, first_step: int, workers: int) -> Batches:
-    """Endless batches of an image folder with one sub-folder per class, reshuffled per epoch, starting at `first_step`."""
-    from torch.utils.data import DataLoader
-    from torch.utils.data.distributed import DistributedSampler
-    from torchvision import transforms
-    from torchvision.datasets import ImageFolder
-
-    normalise = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
-    augment = transforms.Compose([lambda image: center_crop(image, size), transforms.RandomHorizontalFlip(), normalise])
-    dataset = ImageFolder(path, transform=augment)
-    sampler = DistributedSampler(dataset, num_replicas=world, rank=rank, shuffle=True, seed=seed, drop_last=True)
-    loader = DataLoader(dataset, batch_size=batch, sampler=sampler, num_workers=workers, pin_memory=True, drop_last=True)
-    if not len(loader):
-        raise SystemExit(f"{path} holds {len(dataset)} images: fewer than one global batch of {batch * world}")
-    epoch, skip = divmod(first_step, len(loader))
-    while True:
-        sampler.set_epoch(epoch)
-        for index, pair in enumerate(loader):
-            if index >= skip:
-                yield pair
-        epoch, skip = epoch + 1, 0
+def check(args: argparse.Namespace) -> DiTConfig:
+    """The model's configuration; fills in the VAE. Raises ValueError on flags that make no sense."""
+    for name in POSITIVE:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    config = config_from(args)
+    if args.patch_size:
+        if config.input_size % args.patch_size:
+            raise ValueError(f"--patch-size {args.patch_size} does not divide the {config.input_size} x {config.input_size} the model sees")
+        config = config.replace(patch_size=args.patch_size)
+    args.vae = vae_name(args.vae, config.in_channels, "ema")
+    return config
 
 
-def shapeworld_batches(size: int, batch: int, rank: int, world: int, seed: int, first_step: int) -> Batches:
-    """Endless batches of procedural scenes; scene n of the run is the same whatever the batch size."""
-    step = first_step
-    while True:
-        first = (step * world + rank) * batch
-        images, labels = shapeworld.batch(seed, np.arange(first, first + batch), size=size)
-        yield torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1, torch.from_numpy(labels)
-        step += 1
-
-
-def encoder(vae: str, device: torch.device):
-    """x -> 0.18215 * a sample of the VAE's posterior, or x itself for `none`."""
-    if vae == "none":
-        return lambda x: x
-    from diffusers import AutoencoderKL
-
-    name = f"stabilityai/sd-vae-ft-{vae}" if vae in ("ema", "mse") else vae
-    autoencoder = AutoencoderKL.from_pretrained(name).to(device).eval()
-    return lambda x: autoencoder.encode(x).latent_dist.sample().mul_(0.18215)
+def total_steps(args: argparse.Namespace, steps_per_epoch: int | None) -> int:
+    """Where training ends: --max-steps or --epochs, whichever comes first. Raises ValueError if the data is endless and so is the run."""
+    if steps_per_epoch is None:
+        if args.max_steps is None:
+            raise ValueError(f"{args.data_path} is endless: give --max-steps")
+        return args.max_steps
+    return min(args.epochs * steps_per_epoch, args.max_steps or args.epochs * steps_per_epoch)
 
 
 def optimisers(model: DiT, name: str, lr: float) -> list[torch.optim.Optimizer]:
@@ -97,11 +62,10 @@ def optimisers(model: DiT, name: str, lr: float) -> list[torch.optim.Optimizer]:
     return [adamw, Muon(matrices, lr=lr)] if matrices else [adamw]
 
 
-def learning_rate(step: int, args: argparse.Namespace) -> float:
+def learning_rate(step: int, total: int, args: argparse.Namespace) -> float:
     """Linear warm-up, then constant, then a linear fall to zero over the last `--cooldown` share of the run."""
     warm = min(1.0, (step + 1) / max(1, args.warmup_steps))
-    left = (args.max_steps - step) / max(1.0, args.cooldown * args.max_steps) if args.max_steps else 1.0
-    return args.lr * min(warm, 1.0, left)
+    return args.lr * min(warm, (total - step) / max(1.0, args.cooldown * total))
 
 
 @torch.no_grad()
@@ -109,74 +73,51 @@ def update_ema(ema: DiT, model: DiT, decay: float) -> None:
     torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
 
 
-def warm_start(model: DiT, path: str) -> None:
+def warm_start(model: DiT, path: str) -> str:
     """Take every tensor of a checkpoint whose name and shape fit: a DiT trained at another patch size hands on its blocks."""
     own = model.state_dict()
     fitting = {k: v for k, v in load_state_dict(path).items() if k in own and v.shape == own[k].shape and k != "pos_embed"}
     model.load_state_dict(own | fitting)
-    print(f"warm start from {path}: {len(fitting)} of {len(own)} tensors")
+    return f"warm start from {path}: {len(fitting)} of {len(own)} tensors"
 
 
-def experiment_folder(args: argparse.Namespace) -> Path:
-    """<results>/<3-digit index>-<model>, a new one unless resuming."""
-    if args.resume:
-        return Path(args.resume).resolve().parents[1]
-    taken = [int(m[1]) for p in Path(args.results_dir).glob("*") if (m := re.match(r"(\d{3})-", p.name))]
-    return Path(args.results_dir) / f"{max(taken, default=-1) + 1:03d}-{args.model.replace('/', '-')}"
-
-
-def save(folder: Path, step: int, model: DiT, ema: DiT, opts: list[torch.optim.Optimizer], args: argparse.Namespace) -> None:
-    """`checkpoints/<step>.pt` = {model, ema, opt, args, step}, all plain, and the EMA weights alone as safetensors."""
-    state = dict(model=model.state_dict(), ema=ema.state_dict(), opt=[o.state_dict() for o in opts], args=vars(args), step=step)
-    path = folder / "checkpoints" / f"{step:07d}.pt"
-    with atomic_path(path.with_suffix(".safetensors")) as part:
-        save_file({k: v.contiguous() for k, v in ema.state_dict().items()}, part)
-    with atomic_path(path) as part:
-        torch.save(state, part)
-
-
+@user_errors()
 def main(args: argparse.Namespace) -> None:
-    with process_group() as (rank, world, device):
-        train(args, rank, world, device)
+    config = check(args)
+    with process_group(device_from(args.device)) as (rank, world, device):
+        train(args, config, rank, world, device)
 
 
-def train(args: argparse.Namespace, rank: int, world: int, device: torch.device) -> None:
+def train(args: argparse.Namespace, config: DiTConfig, rank: int, world: int, device: torch.device) -> None:
     if args.global_batch_size % world:
-        raise SystemExit(f"--global-batch-size {args.global_batch_size} must be a multiple of the {world} processes")
+        raise ValueError(f"--global-batch-size {args.global_batch_size} must be a multiple of the {world} processes")
+    split = Split(args.global_batch_size // world, rank, world, args.global_seed)
+    data = open_data(args.data_path, image_size(args), split, args.num_workers)
+    total = total_steps(args, data.steps_per_epoch)
+    if data.num_classes > config.num_classes:
+        raise ValueError(f"{args.data_path} has {data.num_classes} classes, the model {config.num_classes}: give --num-classes")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    encode = load_encoder(args.vae, device)
     torch.manual_seed(args.global_seed)
-    latent = args.image_size // (1 if args.vae == "none" else 8)
-    overrides = dict(num_classes=args.num_classes, patch_size=args.patch_size)
-    model = DiT_models[args.model](input_size=latent, **{key: value for key, value in overrides.items() if value}).to(device)
-    if args.init:
-        warm_start(model, args.init)
+    model = DiT(config).to(device)
+    started_from = warm_start(model, args.init) if args.init and not args.resume else ""
     ema = deepcopy(model).requires_grad_(False).eval()
     opts = optimisers(model, args.optimizer, args.lr)
-    step = 0
-    if args.resume:
-        state = load_checkpoint(args.resume)
-        load_into(model, state["model"], args.resume)
-        load_into(ema, state["ema"], args.resume)
-        for opt, saved in zip(opts, state["opt"], strict=True):
-            opt.load_state_dict(saved)
-        step = state["step"]
-
-    folder = experiment_folder(args)
-    encode = encoder(args.vae, device)
+    step = resume(args.resume, model, ema, opts) if args.resume else 0
     diffusion = create_diffusion(timestep_respacing="")
     timesteps = create_named_schedule_sampler(args.timestep_sampler, diffusion)
     network = DistributedDataParallel(model) if world > 1 else model
     network.train()
-    batch = args.global_batch_size // world
-    if args.data_path == "shapeworld":
-        batches = shapeworld_batches(args.image_size, batch, rank, world, args.global_seed, step)
-    else:
-        batches = image_folder_batches(args.data_path, args.image_size, batch, rank, world, args.global_seed, step, args.num_workers)
 
     if rank == 0:
+        folder = experiment_folder(args)
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        print(f"{args.model}: {sum(p.numel() for p in model.parameters()):,} parameters, from step {step}, into {folder}", flush=True)
-    log, running, started = folder / "log.jsonl", torch.zeros((), device=device), time.monotonic()
-    for x, y in batches:
+        remove_parts(folder / "checkpoints")
+        log = Log(folder / "log.jsonl", step, args.global_batch_size)
+        print(f"{args.model}: {sum(p.numel() for p in model.parameters()):,} parameters, step {step} to {total}, into {folder}", flush=True)
+        print(started_from, end="\n" if started_from else "", flush=True)
+    sums = torch.zeros(2, device=device)
+    for x, y in data.batches(step) if step < total else ():
         torch.manual_seed(item_seed(args.global_seed, step * world + rank))  # a resumed run draws what an unbroken one would
         with torch.no_grad():
             x = encode(x.to(device))
@@ -186,27 +127,21 @@ def train(args: argparse.Namespace, rank: int, world: int, device: torch.device)
         loss.backward()
         for opt in opts:
             for group in opt.param_groups:
-                group["lr"] = learning_rate(step, args)
+                group["lr"] = learning_rate(step, total, args)
             opt.step()
             opt.zero_grad(set_to_none=True)
         update_ema(ema, model, args.ema_decay)
-        running += losses["mse"].detach().mean()
+        sums += torch.stack([loss.detach(), losses["mse"].detach().mean()]) / world
         step += 1
-        if step % args.log_every == 0:
+        if step % args.log_every == 0 or step == total:
             if world > 1:
-                dist.all_reduce(running)
-            seconds = time.monotonic() - started
-            line = dict(step=step, mse=running.item() / args.log_every / world, images_per_second=args.log_every * batch * world / seconds)
+                dist.all_reduce(sums)
             if rank == 0:
-                print(json.dumps(line), flush=True)
-                with open(log, "a") as file:
-                    file.write(json.dumps(line) + "\n")
-            running.zero_()
-            started = time.monotonic()
-        finished = args.max_steps and step >= args.max_steps
-        if rank == 0 and (step % args.ckpt_every == 0 or finished):
+                log.write(step, sums)
+            sums.zero_()
+        if rank == 0 and (step % args.ckpt_every == 0 or step == total):
             save(folder, step, model, ema, opts, args)
-        if finished:
+        if step == total:
             return
 
 
@@ -214,26 +149,27 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data-path", required=True, help="a folder with one sub-folder of images per class, or `shapeworld`")
     p.add_argument("--results-dir", default="results")
-    p.add_argument("--model", choices=sorted(DiT_models), default="DiT-XL/2")
-    p.add_argument("--image-size", type=int, default=256, help="side in pixels (upstream: 256 or 512)")
+    p.add_argument("--model", choices=DiT_models, default="DiT-XL/2")
+    p.add_argument("--image-size", type=int, default=None, help="side in pixels (default 256; DiT-mini 32)")
     p.add_argument("--num-classes", type=int, default=None, help="default: the model's own (1000; DiT-mini 20)")
-    p.add_argument("--epochs", type=int, default=1400)
-    p.add_argument("--global-batch-size", type=int, default=256)
+    p.add_argument("--epochs", type=int, default=1400, help="of an image folder")
+    p.add_argument("--global-batch-size", type=int, default=256, help="over all processes")
     p.add_argument("--global-seed", type=int, default=0)
-    p.add_argument("--vae", default="ema", help="ema, mse, a diffusers folder or hub name, or `none` for pixel space")
+    p.add_argument("--vae", default=None, help="ema, mse, a diffusers folder or hub name, or none (default ema; DiT-mini: none)")
     p.add_argument("--num-workers", type=int, default=4)
     p.add_argument("--log-every", type=int, default=100)
     p.add_argument("--ckpt-every", type=int, default=50_000)
     p.add_argument("--lr", type=float, default=1e-4)
     p.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     p.add_argument("--warmup-steps", type=int, default=0)
-    p.add_argument("--cooldown", type=float, default=0.0, help="share of --max-steps at the end over which the learning rate falls to zero")
-    p.add_argument("--max-steps", type=int, default=None, help="stop here, instead of after --epochs")
+    p.add_argument("--cooldown", type=float, default=0.0, help="share of the run at its end over which the learning rate falls to zero")
+    p.add_argument("--max-steps", type=int, default=None, help="stop here at the latest")
     p.add_argument("--ema-decay", type=float, default=0.9999)
-    p.add_argument("--timestep-sampler", default="uniform")
+    p.add_argument("--timestep-sampler", choices=SAMPLERS, default="uniform")
     p.add_argument("--patch-size", type=int, default=None, help="override the model's patch size (a coarse start for --init)")
-    p.add_argument("--init", default=None, help="checkpoint whose fitting tensors start the model")
+    p.add_argument("--init", default=None, help="checkpoint whose fitting tensors start the model (ignored when resuming)")
     p.add_argument("--resume", default=None, help="checkpoint of train.py to go on from")
+    p.add_argument("--device", default=None, help="default: cuda where there is one, else cpu")
     return p
 
 

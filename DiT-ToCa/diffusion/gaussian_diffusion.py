@@ -6,6 +6,7 @@ Step i counts down from S - 1 (most noise) to 0. With kept timesteps tau_i: abar
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -148,7 +149,7 @@ class GaussianDiffusion:
     def training_losses(
         self, model: Model, x_start: Tensor, t: Tensor, model_kwargs: dict | None = None, noise: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Per-image `loss` = `mse` + `vb` (R,): noise error plus the variational term in bits per dimension, which trains the variance only.
+        """Per-image `loss` = `mse` + `vb` (R,): noise error plus the variational term in bits per dimension, for the variance only.
 
         x_start: (R, C, H, W); t: (R,) step indices; noise: the normal draws, fresh by default.
         """
@@ -185,6 +186,4 @@ def discretised_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tens
 
 
 def _last(steps: Iterator[Step]) -> Tensor:
-    for step in steps:
-        pass
-    return step["sample"]
+    return deque(steps, maxlen=1).pop()["sample"]

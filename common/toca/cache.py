@@ -11,9 +11,10 @@ import torch.nn as nn
 from torch import Tensor
 
 from toca.attention import attention, attention_with_mass
+from toca.memory import MODULATION_BUDGET, Held, table_elements
 from toca.methods.base import Method
-from toca.modulation import ModulationTable, chunks_needed, some_chunks, table_elements
-from toca.plan import Action, Kind
+from toca.modulation import ModulationTable, some_chunks
+from toca.plan import Action, Kind, chunks_needed
 from toca.scoring import SCORES
 from toca.selection import Selector, Uniform, hashed_uniform
 from toca.slots import Last, Slot, Taylor
@@ -69,10 +70,14 @@ class BranchCache:
             return self._full(f, x, *per_token)
         if action.kind is Kind.PARTIAL:
             self._refresh(f, x, *per_token)
+        if self.reference:
+            self.reference.recall(action)  # goes when the output goes
         return self.slot.recall(action)
 
     def _full(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor:
         self.slot.prepare(self.action)
+        if self.reference:
+            self.reference.prepare(self.action)
         self.layer.running = self
         value = f(x, *per_token)
         self.layer.running = None
@@ -90,10 +95,6 @@ class BranchCache:
         self.slot.refresh(rows, f(selected, *(gather(t, rows) for t in per_token)))
         if self.reference:
             self.reference.refresh(rows, selected)
-
-    @property
-    def nbytes(self) -> int:
-        return self.slot.nbytes + (self.reference.nbytes if self.reference else 0)
 
 
 def gather(x: Tensor, rows: Tensor) -> Tensor:
@@ -149,7 +150,7 @@ class Cache:
 
     seeds: one per image, for scores that draw (rows beyond them repeat, so that both guidance halves draw alike).
     uniform: replaces those draws, (step, layers) -> (layers, R, N).
-    modulation_budget: bytes that precomputed modulations may take.
+    modulation_budget: bytes that precomputed modulations of all stacks may take together.
     Raises RuntimeError when called more often than num_steps, after it closed, with another shape, or while gradients are recorded.
     """
 
@@ -161,7 +162,7 @@ class Cache:
         *,
         seeds: Sequence[int] | None = None,
         uniform: Uniform | None = None,
-        modulation_budget: int = 2**28,
+        modulation_budget: int = MODULATION_BUDGET,
     ) -> None:
         self.spec, self.method = spec, method
         self.plan = method.plan(spec, num_steps)
@@ -172,6 +173,7 @@ class Cache:
         self._closed = False
         self._layers: dict[str, list[LayerCache]] = {}
         self._selectors: list[Selector] = []
+        self._row_seeds: Tensor | None = None
         self._hidden = Last()
         self._chunks: dict[tuple[str, int, int], tuple[int, ...]] = {}
 
@@ -184,7 +186,7 @@ class Cache:
     def close(self) -> None:
         """Free everything. The cache cannot be used again."""
         self._closed = True
-        self._layers, self._selectors, self.modulations, self._hidden = {}, [], {}, Last()
+        self._layers, self._selectors, self.modulations, self._row_seeds, self._hidden = {}, [], {}, None, Last()
 
     def step(self, x: Tensor) -> None:
         """Advance to the next model call; x (R, N, C) are the embedded tokens of the first stack."""
@@ -220,7 +222,7 @@ class Cache:
         linears: one per layer; activated: (S, U, D) for all steps and U distinct rows; row_of: (R,) maps rows to distinct ones.
         """
         size = table_elements(self.plan, self.spec.stack(stack)) * len(row_of) * activated.element_size()
-        if size > self._modulation_budget:
+        if size + self.held.modulation > self._modulation_budget:
             return False
         self.modulations[stack] = ModulationTable(self.spec.stack(stack), self.plan, linears, activated, row_of)
         return True
@@ -234,10 +236,21 @@ class Cache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now: stored outputs, scores and staleness, precomputed modulations."""
-        branches = sum(branch.nbytes for layers in self._layers.values() for layer in layers for branch in layer.branches)
-        tables = sum(table.nbytes for table in self.modulations.values())
-        return branches + tables + self._hidden.nbytes + sum(selector.nbytes for selector in self._selectors)
+        """Bytes held now, all tensors counted; between model calls it is what `toca.memory.predict` says."""
+        return self.held.total
+
+    @property
+    def held(self) -> Held:
+        """Bytes held now, by part."""
+        branches = [branch for layers in self._layers.values() for layer in layers for branch in layer.branches]
+        seeds = 0 if self._row_seeds is None else self._row_seeds.nbytes
+        return Held(
+            outputs=sum(branch.slot.nbytes for branch in branches),
+            inputs=sum(branch.reference.nbytes for branch in branches if branch.reference),
+            hidden=self._hidden.nbytes,
+            ranking=seeds + sum(selector.nbytes for selector in self._selectors),
+            modulation=sum(table.nbytes for table in self.modulations.values()),
+        )
 
     def selector(self, stack: str, branch: str) -> Selector | None:
         """The ranking state of a branch, for inspection; None if the plan selects no tokens there."""
@@ -257,21 +270,22 @@ class Cache:
             raise RuntimeError(f"the spec says {tokens} tokens of width {width}, got {tuple(x.shape[1:])}")
 
     def _allocate(self, x: Tensor) -> None:
+        rows, seeds = x.shape[0], list(self._seeds or range(x.shape[0]))
+        if rows % len(seeds):
+            raise ValueError(f"{len(seeds)} seeds do not divide {rows} batch rows")
         self._shape = x.shape
-        rows, ranking = x.shape[0], self.method.ranking(self.spec)
+        ranking = self.method.ranking(self.spec)
+        if ranking and SCORES[ranking.score].random and not self._uniform:
+            self._row_seeds = torch.tensor(seeds, device=x.device).repeat(rows // len(seeds))
         for stack in self.spec.stacks:
             selectors = {}
             for branch in stack.branches if ranking else ():
                 if branch.tokenwise:
-                    uniform = self._uniform or hashed_uniform(self._row_seeds(rows, x.device), branch.tokens)
+                    uniform = self._uniform
+                    if self._row_seeds is not None:
+                        uniform = hashed_uniform(self._row_seeds, branch.tokens)
                     selector = Selector(stack, branch, self.plan, ranking, rows, x.device, uniform)
                     if selector.needed:
                         selectors[branch.name] = selector
             self._selectors += selectors.values()
             self._layers[stack.name] = [LayerCache(self, stack, index, selectors) for index in range(stack.depth)]
-
-    def _row_seeds(self, rows: int, device: torch.device) -> Tensor:
-        seeds = torch.tensor(list(self._seeds or range(rows)), device=device)
-        if rows % len(seeds):
-            raise ValueError(f"{len(seeds)} seeds do not divide {rows} batch rows")
-        return seeds.repeat(rows // len(seeds))

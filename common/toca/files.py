@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import uuid
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from pathlib import Path
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the name `path` when the block ends without an error, and goes otherwise.
 
-    No reader, no crash and no second process ever meets half a file. A killed process leaves at most its hidden temporary file.
+    No reader, no crash and no second process ever meets half a file. A killed process leaves at most its hidden temporary file, which
+    `remove_parts` clears away.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,4 +26,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
+        part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: str | Path, stem: str | None = None) -> None:
+    """Remove what killed processes left of `atomic_path` in a folder: of the files named `stem`, or of all.
+
+    Call it only while no other process writes there.
+    """
+    name = "*" if stem is None else glob.escape(stem)
+    for part in Path(folder).glob(f".{name}.{'[0-9a-f]' * 8}.part*"):
         part.unlink(missing_ok=True)

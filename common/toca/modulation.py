@@ -4,28 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from toca.plan import Kind, Plan
+from toca.plan import Plan, chunks_needed
 from toca.spec import Stack
-
-
-def chunks_needed(plan: Plan, stack: Stack, step: int, layer: int) -> tuple[int, ...]:
-    """The modulation chunks that a layer reads at a step: a branch's inputs if it computes tokens, its gate unless it is skipped."""
-    needed: set[int] = set()
-    for branch in stack.branches:
-        action = plan.steps[step][stack.name, layer, branch.name]
-        needed.update(branch.inputs if action.computes else (), branch.gate if action.kind is not Kind.SKIP else ())
-    return tuple(sorted(needed))
-
-
-def table_elements(plan: Plan, stack: Stack) -> int:
-    """Numbers per batch row in a `ModulationTable` of this stack."""
-    steps, layers = range(plan.num_steps), range(stack.depth)
-    return stack.modulation[1] * sum(len(chunks_needed(plan, stack, step, layer)) for step in steps for layer in layers)
 
 
 def some_chunks(linear: nn.Linear, activated: Tensor, needed: tuple[int, ...]) -> list[Tensor | None]:
@@ -69,5 +53,5 @@ class ModulationTable:
         return sum(table.nbytes for tables in self._tables for table in tables)
 
     def at(self, step: int, layer: int) -> list[Tensor | None]:
-        pairs = zip(self._tables[layer], self._places[layer])
+        pairs = zip(self._tables[layer], self._places[layer], strict=True)
         return [table[places[step]] if step in places else None for table, places in pairs]

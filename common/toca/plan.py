@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from toca.spec import HIDDEN, ModelSpec, Site
+from toca.spec import HIDDEN, ModelSpec, Site, Stack
 
 
 class Kind(IntEnum):
@@ -80,6 +80,15 @@ class Plan:
         return computed / (self.num_steps * sum(self.spec.branch(site).tokens for site in sites))
 
 
+def chunks_needed(plan: Plan, stack: Stack, step: int, layer: int) -> tuple[int, ...]:
+    """The modulation chunks that a layer reads at a step: a branch's inputs if it computes tokens, its gate unless it is skipped."""
+    needed: set[int] = set()
+    for branch in stack.branches:
+        action = plan.steps[step][stack.name, layer, branch.name]
+        needed.update(branch.inputs if action.computes else (), branch.gate if action.kind is not Kind.SKIP else ())
+    return tuple(sorted(needed))
+
+
 def finish(spec: ModelSpec, rows: Iterable[Mapping[Site, Action]], history: bool = False) -> Plan:
     """Mark what is read again (`keep`, `score`), so that a run stores and scores nothing else.
 
@@ -90,7 +99,8 @@ def finish(spec: ModelSpec, rows: Iterable[Mapping[Site, Action]], history: bool
         read = False
         for row in reversed(steps):
             action = row[site]
-            row[site] = replace(action, keep=read)
+            if action.keep != read:
+                row[site] = replace(action, keep=read)
             if action.kind is Kind.FULL:
                 read = read and history
             elif action.kind is not Kind.SKIP:

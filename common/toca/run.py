@@ -1,13 +1,21 @@
-"""A sampling run before it starts: what `toca plan`, `toca flops` and `toca memory` need to know of it."""
+"""A sampling run before it starts, and the installed model forks that can describe one. The engine knows forks by entry point only."""
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Protocol
 
 from toca.methods.base import Method
 from toca.plan import Plan
 from toca.spec import ModelSpec
+
+MODELS, BENCHMARKS = "toca.models", "toca.benchmarks"  # entry-point groups
 
 
 @dataclass(frozen=True)
@@ -23,3 +31,38 @@ class PlannedRun:
     @cached_property
     def plan(self) -> Plan:
         return self.method.plan(self.spec, self.num_steps)
+
+
+class Fork(Protocol):
+    """What a module registered under `toca.models` defines, free of torch."""
+
+    __file__: str
+
+    def planning_parser(self) -> argparse.ArgumentParser:
+        """The flags that decide what a run computes, `--preset` among them; a parent parser, made with add_help=False."""
+
+    def planned_run(self, args: argparse.Namespace) -> PlannedRun:
+        """Raises ValueError on flags that make no sense."""
+
+
+def load_fork(name: str) -> Fork:
+    """An installed fork by name. Raises ValueError if there is none of that name."""
+    return _entry_point(MODELS, name).load()
+
+
+def load_benchmark(name: str) -> Callable[[Sequence[str]], None]:
+    """A fork's benchmark, called with its arguments. Raises ValueError if there is none of that name.
+
+    It uses the fork's programs, which are no packages: their folder comes first on the path, as when one of them is started.
+    """
+    entry = _entry_point(BENCHMARKS, name)
+    sys.path.insert(0, str(Path(load_fork(name).__file__).parent))
+    return entry.load()
+
+
+def _entry_point(group: str, name: str) -> EntryPoint:
+    installed = {entry.name: entry for entry in entry_points(group=group)}
+    if name not in installed:
+        what = "model" if group == MODELS else "benchmark"
+        raise ValueError(f"there is no {what} {name!r}; installed: {', '.join(sorted(installed)) or 'none (pip install -e a fork)'}")
+    return installed[name]

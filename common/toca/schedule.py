@@ -42,22 +42,16 @@ class Cycle:
         """
         if interval == 1 and not per_layer:
             return [(0, 0)] * num_steps
-        phases, length, since = [], interval, 0
+        phases: list[tuple[int, int]] = []
+        length, last_full = interval, 0
         for step in range(num_steps):
             index = num_steps - 1 - step if counts_down else step
-
-            def phase() -> int:
-                if step < self.lead:
-                    return 0
-                return index % length if self.anchor == "index" else (since + 1) % length
-
-            first = rest = phase()
+            place = index if self.anchor == "index" else step - last_full
+            first = rest = 0 if step < self.lead else place % length
             if first == 0:
-                length = self.length(interval, index, num_steps)
-                rest = phase() if per_layer and self.anchor == "index" else 0
-                since = 0
-            else:
-                since += 1
+                length, last_full = self.length(interval, index, num_steps), step
+                if per_layer and self.anchor == "index" and step >= self.lead:
+                    rest = index % length
             phases.append((first, rest))
         return phases
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -35,8 +36,6 @@ def hashed_uniform(seeds: Tensor, tokens: int) -> Uniform:
 
     seeds: (R,) int64. The mixing function is splitmix64's.
     """
-    token = torch.arange(tokens, device=seeds.device)
-
     def mix(x: Tensor) -> Tensor:
         for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
             x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
@@ -44,27 +43,39 @@ def hashed_uniform(seeds: Tensor, tokens: int) -> Uniform:
 
     def draw(step: int, layers: range) -> Tensor:
         layer = torch.arange(layers.start, layers.stop, device=seeds.device)
+        token = torch.arange(tokens, device=seeds.device)
         x = mix(mix(mix(seeds + step)[None] + layer[:, None])[..., None] + token)
         return ((x >> 40) & 0xFFFFFF).float() / 2**24
 
     return draw
 
 
+def _spans(layers: Sequence[int]) -> list[slice]:
+    """Ascending layers as slices of neighbours: one write for many layers."""
+    runs = [[layer for _, layer in run] for _, run in groupby(enumerate(layers), lambda at: at[1] - at[0])]
+    return [slice(run[0], run[-1] + 1) for run in runs]
+
+
 class Selector:
     """Ranks the tokens of one branch in every layer of a stack, and keeps their staleness.
 
     `chosen[layer]`: flat row indices (R * K,) into (R * N) of the tokens to refresh at the current step.
+    uniform: the draws of scores that need any.
     """
 
-    def __init__(self, stack: Stack, branch: Branch, plan: Plan, ranking: Ranking, rows: int, device: torch.device, uniform: Uniform) -> None:
+    def __init__(
+        self, stack: Stack, branch: Branch, plan: Plan, ranking: Ranking, rows: int, device: torch.device, uniform: Uniform | None
+    ) -> None:
         actions = [[row[stack.name, layer, branch.name] for layer in range(stack.depth)] for row in plan.steps]
         self.counts = [[a.tokens if a.kind is Kind.PARTIAL else 0 for a in step] for step in actions]
-        self.full = [[layer for layer, a in enumerate(step) if a.kind is Kind.FULL] for step in actions]
+        whole = [[a.kind is Kind.FULL or a.tokens == branch.tokens for a in step] for step in actions]
+        self.whole = [_spans([layer for layer, computed in enumerate(step) if computed]) for step in whole]
         self.ages = [any(a.kind in (Kind.PARTIAL, Kind.REUSE) for a in step) for step in actions]
         self.needed = any(0 < count < branch.tokens for step in self.counts for count in step)
         if not self.needed:
             return
         self.branch, self.ranking, self.score, self.uniform = branch, ranking, SCORES[ranking.score], uniform
+        self.known = [_spans(self._rated_before(stack, plan, step)) for step in range(plan.num_steps)]
         self.count_table = torch.tensor(self.counts, device=device)[:, :, None, None]  # (S, L, 1, 1)
         self.position = torch.arange(branch.tokens, device=device)
         self.row_offset = torch.arange(rows, device=device)[:, None] * branch.tokens
@@ -75,26 +86,40 @@ class Selector:
 
     @property
     def nbytes(self) -> int:
-        return (self.base.nbytes + self.refreshed_at.nbytes) if self.needed else 0
+        """Bytes of all tensors held."""
+        if not self.needed:
+            return 0
+        chosen = [rows for rows in self.chosen if rows is not None]
+        return sum(t.nbytes for t in (self.base, self.refreshed_at, self.count_table, self.position, self.row_offset, *chosen))
 
     @property
     def staleness(self) -> Tensor:
         """(L, R, N) cached steps since every token was last computed."""
         return self.tick - self.refreshed_at
 
+    def _rated_before(self, stack: Stack, plan: Plan, step: int) -> list[int]:
+        """Layers that refresh tokens at a step and whose scores are known when it begins."""
+        if self.score.from_input:
+            return []
+        row, scorer = plan.steps[step], self.branch.scored_by if self.score.from_attention else None
+        return [layer for layer, count in enumerate(self.counts[step]) if count and not (scorer and row[stack.name, layer, scorer].score)]
+
     def begin(self, step: int) -> None:
-        """Open a step: staleness grows, full layers become fresh, and layers whose scores are known already are ranked together."""
+        """Open a step: staleness grows, layers computed whole become fresh, and layers whose scores are known are ranked together."""
         self.step = step
         self.tick += self.ages[step]
-        if full := self.full[step]:
-            self.refreshed_at[full[0] : full[-1] + 1] = self.tick
-        partial = [layer for layer, count in enumerate(self.counts[step]) if count]
-        if partial and not self.score.from_input:
-            self._choose(range(partial[0], partial[-1] + 1))
+        self.chosen = [None] * len(self.chosen)
+        for span in self.whole[step]:
+            self.refreshed_at[span] = self.tick
+        for span in self.known[step]:
+            self._choose(range(span.start, span.stop))
 
     def observe(self, layer: int, seen: Tensor) -> None:
-        """Take in what the scoring branch saw at a full step: attention mass (R, N) or values (R, H, N, d)."""
+        """Take in what the scoring branch saw at its full step: attention mass (R, N) or values (R, H, N, d). Rank by it at once if the
+        layer refreshes tokens at this very step, as branches of a longer cycle do."""
         self.base[layer] = self.score.base(seen)
+        if self.counts[self.step][layer]:
+            self._choose(range(layer, layer + 1))
 
     def look(self, layer: int, x: Tensor, reference: Tensor | None) -> None:
         """Rank a layer whose score depends on its input x (R, N, C)."""
@@ -123,5 +148,6 @@ class Selector:
         chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, (self.position < counts).expand_as(order))
         self.refreshed_at[layers.start : layers.stop].masked_fill_(chosen, self.tick)
         flat = order + self.row_offset
-        for layer, rows in zip(layers, flat):
-            self.chosen[layer] = rows[:, : self.counts[self.step][layer]].flatten()
+        for layer, rows in zip(layers, flat, strict=True):
+            some = rows[:, : self.counts[self.step][layer]]
+            self.chosen[layer] = some.clone(memory_format=torch.contiguous_format).flatten()  # not a view, which would hold all rows

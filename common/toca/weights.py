@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import pickle
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +15,10 @@ from torch import Tensor
 
 
 def find(name: str, folder: Path, source: str, instead: str) -> Path:
-    """The file `name` as a path, or inside `folder`. Raises FileNotFoundError that says where to get it, where to put it, and what else runs."""
+    """The file `name` as a path, or inside `folder`.
+
+    Raises FileNotFoundError that says where to get it (source), where to put it, and what else runs (instead).
+    """
     for path in (Path(name), folder / name):
         if path.is_file():
             return path
@@ -25,7 +28,8 @@ def find(name: str, folder: Path, source: str, instead: str) -> Path:
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors or torch checkpoint, on the CPU; of a training checkpoint its `ema`, if it has one.
 
-    Nothing in the file is executed: beside tensors and plain containers only an argparse namespace, as training scripts save it, is allowed.
+    Nothing in the file is executed: beside tensors and plain containers only an argparse namespace, as training scripts save it, may be
+    there.
     Raises ValueError on any other content.
     """
     if str(path).endswith(".safetensors"):
@@ -38,7 +42,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
         if isinstance(state.get(key), Mapping):
             state = state[key]
             break
-    if strange := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+    if strange := [str(key) for key, value in state.items() if not isinstance(value, Tensor)]:
         raise ValueError(f"{path} holds no state dict: {_some(strange)} are not tensors")
     return dict(state)
 
@@ -48,8 +52,11 @@ def load_checkpoint(path: str | Path) -> Mapping:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is refused: not a checkpoint of plain tensors ({str(error).splitlines()[0]})") from error
+    except OSError:
+        raise
+    except Exception as error:  # an unpickler that meets arbitrary bytes raises whatever they lead to
+        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error).strip().split("\n")[0]).strip()
+        raise ValueError(f"{path} is refused: not a checkpoint of plain tensors ({type(error).__name__}: {reason})") from error
     if not isinstance(state, Mapping):
         raise ValueError(f"{path} holds a {type(state).__name__}, not a mapping of names to tensors")
     return state
@@ -61,11 +68,27 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Non
     Raises ValueError that names every missing and unexpected key and every shape that differs.
     """
     own = model.state_dict()
-    wrong = [f"{key} is {tuple(state[key].shape)}, wanted {tuple(own[key].shape)}" for key in own if key in state and state[key].shape != own[key].shape]
-    problems = {"missing": [k for k in own if k not in state], "unexpected": [k for k in state if k not in own], "wrong shape": wrong}
+    differing = [key for key in own if key in state and state[key].shape != own[key].shape]
+    problems = {
+        "missing": [key for key in own if key not in state],
+        "unexpected": [key for key in state if key not in own],
+        "wrong shape": [f"{key} is {tuple(state[key].shape)}, wanted {tuple(own[key].shape)}" for key in differing],
+    }
     if any(problems.values()):
-        raise ValueError(f"{source} does not fit the model: " + "; ".join(f"{name}: {_some(keys)}" for name, keys in problems.items() if keys))
+        what = "; ".join(f"{problem}: {_some(keys)}" for problem, keys in problems.items() if keys)
+        raise ValueError(f"{source} does not fit the model: {what}")
     model.load_state_dict(dict(state), assign=any(p.is_meta for p in model.parameters()))
+
+
+def fingerprint(path: str | Path, ends: int = 2**20) -> str:
+    """A short hash of a file's size and its first and last bytes: tells two checkpoints apart without reading gigabytes."""
+    size = Path(path).stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+    with open(path, "rb") as file:
+        digest.update(file.read(ends))
+        file.seek(max(0, size - ends))
+        digest.update(file.read(ends))
+    return digest.hexdigest()
 
 
 def _some(names: list[str], most: int = 8) -> str:

@@ -3,8 +3,22 @@ import dataclasses
 import numpy as np
 import pytest
 
-from toca.shapeworld import CLASSES, KINDS, SHAPES, Background, Caption, Object, Scene
-from toca.shapeworld import agrees, batch, classify, describe, judge, render, single
+from toca.shapeworld import (
+    CLASSES,
+    KINDS,
+    SHAPES,
+    Background,
+    Caption,
+    Object,
+    Scene,
+    agrees,
+    batch,
+    classify,
+    describe,
+    judge,
+    render,
+    single,
+)
 from toca.shapeworld.counter import uniforms
 from toca.shapeworld.render import paint_backgrounds
 from toca.shapeworld.sampling import draw_backgrounds

@@ -8,7 +8,7 @@ from toca.shapeworld.sampling import draw_backgrounds, draw_singles
 
 def test_objects_lie_inside_and_have_the_stated_size():
     _, objects = draw_singles(0, range(5000), None)
-    assert 0.37 < 2 * objects.radius.min() and 2 * objects.radius.max() < 0.66
+    assert 2 * objects.radius.min() > 0.37 and 2 * objects.radius.max() < 0.66
     for centre in (objects.cx, objects.cy):
         assert (centre > objects.radius).all() and (centre < 1 - objects.radius).all()
 

@@ -9,4 +9,4 @@ from toca.methods.toca import ToCa
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (NoCaching, FORA, ToCa, DuCa, TaylorSeer)}
 
-__all__ = ["DuCa", "FORA", "METHODS", "Method", "NoCaching", "TaylorSeer", "ToCa"]
+__all__ = ["FORA", "METHODS", "DuCa", "Method", "NoCaching", "TaylorSeer", "ToCa"]

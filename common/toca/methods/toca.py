@@ -16,10 +16,11 @@ FORCE_FRESH = ("global", "local", "none")
 class ToCa(Method):
     """ToCa (ICLR 2025): between full steps attention is reused, and token-wise branches refresh their most important tokens.
 
-    interval: base cycle length N. ratio: base share of refreshed tokens, scaled by `ratio_schedule` over steps, layers, branches.
+    interval: base cycle length N. ratio: base share of refreshed tokens, scaled by `ratio_schedule` over steps, layers, branches; at 0
+    nothing is refreshed between full steps (FORA), at 1 everything, attention too: every step is full.
     score: what rates a token; soft_fresh_weight: weight of its staleness (s3). bonus: of the best token of a cell (s4), None for the
-    model's own. force_fresh: "global", full steps in a cycle; "local", only the leading steps full, and tokens left out `interval`
-    times go first (so many are refreshed that this holds); "none", only the leading steps full, no staleness.
+    model's own. force_fresh: "global", full steps in a cycle; "local", only the leading steps full, tokens left out `interval` times
+    go first, and so many are refreshed that none stays out twice as long; "none", only the leading steps full, no staleness.
     bucket: round token counts up to a multiple. upstream_exact: reproduce the published code, accidents included.
     """
 
@@ -36,7 +37,7 @@ class ToCa(Method):
 
     def __post_init__(self) -> None:
         check_positive(interval=self.interval, bucket=self.bucket)
-        if self.ratio < 0:
+        if not 0 <= self.ratio < math.inf:
             raise ValueError(f"ratio must be between 0 (reuse everything) and 1 (refresh everything), got {self.ratio}")
         if self.score not in SCORES:
             raise ValueError(f"unknown score {self.score!r}: choose from {', '.join(SCORES)}")
@@ -62,6 +63,8 @@ class ToCa(Method):
         )
 
     def _phases(self, spec: ModelSpec, num_steps: int, scale: int) -> list[tuple[int, int]]:
+        if self.ratio >= 1 and not self.upstream_exact:
+            return [(0, 0)] * num_steps
         cycle = spec.cycles["fora" if self.ratio == 0 else self.name]
         if self.force_fresh != "global" and not self.upstream_exact:
             return [(max(0, step + 1 - cycle.lead),) * 2 for step in range(num_steps)]

@@ -1,0 +1,121 @@
+"""The sampling run of a DiT: from class labels and noise to latents, under a caching method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion import GaussianDiffusion
+from dit_spec import dit_spec
+from models import DiT
+from toca.cache import Cache
+from toca.flops import total_flops, uncached_flops
+from toca.methods import Method
+from toca.plan import Plan
+from toca.spec import ModelSpec
+
+Noise = Callable[[int], Tensor]  # step index -> standard normal draws (B, C, H, W)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A DiT, a diffusion and how to run them.
+
+    ddim: DDIM with `eta`, else DDPM. cfg_scale 1 runs without guidance. guide_all_channels: guide every noise channel, not the first three.
+    """
+
+    model: DiT
+    diffusion: GaussianDiffusion
+    method: Method
+    ddim: bool = True
+    eta: float = 0.0
+    cfg_scale: float = 1.5
+    guide_all_channels: bool = False
+    clip_denoised: bool = False
+    progress: bool = False
+
+    @property
+    def guided(self) -> bool:
+        return self.cfg_scale != 1.0
+
+    @property
+    def spec(self) -> ModelSpec:
+        return dit_spec(self.model.config, "ddim" if self.ddim else "ddpm")
+
+    @property
+    def plan(self) -> Plan:
+        return self.method.plan(self.spec, self.diffusion.num_timesteps)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents, or pixels, that the model denoises."""
+        size = self.model.config.input_size
+        return (self.model.in_channels, *((size, size) if isinstance(size, int) else size))
+
+    def sample(self, labels: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Latents (or pixels) (B, C, H, W) of class labels (B,), each from its own CPU generator: no image depends on its batch."""
+
+        def noise(step: int) -> Tensor:
+            draws = torch.stack([torch.randn(self.input_shape, generator=generator) for generator in generators])
+            return draws.pin_memory().to(labels.device, non_blocking=True) if labels.is_cuda else draws  # pinned: the host does not wait
+
+        return self.run(labels, noise(self.diffusion.num_timesteps), noise, seeds=[generator.initial_seed() for generator in generators])
+
+    @torch.no_grad()
+    def run(self, labels: Tensor, z: Tensor, noise: Noise, seeds: Sequence[int] | None = None, upstream_noise: bool = False) -> Tensor:
+        """The sampling loop from latents z (B, C, H, W) on the device of the labels (B,); returns the final latents.
+
+        noise: asked at the steps that need noise, or at every step with `upstream_noise`. seeds: for methods that draw tokens.
+        """
+        model, dtype, rows = self.model, self.model.pos_embed.dtype, 2 if self.guided else 1
+        y = torch.cat([labels, torch.full_like(labels, model.num_classes)]) if self.guided else labels
+        options = dict(clip_denoised=self.clip_denoised, progress=self.progress, upstream_noise=upstream_noise)
+        loop = self.diffusion.p_sample_loop
+        if self.ddim:
+            loop, options["eta"] = self.diffusion.ddim_sample_loop, self.eta
+        kwargs = dict(y=y)
+        forward = model.forward
+        if self.guided:
+            forward = model.forward_with_cfg
+            kwargs |= dict(cfg_scale=self.cfg_scale, guide_all_channels=self.guide_all_channels)
+        with Cache(self.spec, self.method, self.diffusion.num_timesteps, seeds=seeds) as cache:
+            timesteps = torch.tensor(self.diffusion.timestep_map[::-1], device=z.device)
+            model.precompute_modulation(cache, timesteps, y)
+            x = loop(
+                lambda x, t, **kw: forward(x.to(dtype), t, **kw),  # the sampler's own arithmetic stays in float32
+                (rows * len(z), *z.shape[1:]),
+                z.repeat(rows, 1, 1, 1),
+                model_kwargs=dict(kwargs, cache=cache),
+                noise_fn=lambda step, _: noise(step).repeat(rows, 1, 1, 1),
+                **options,
+            )
+        return x[: len(labels)]
+
+    def summary(self) -> dict[str, object]:
+        """What the plan does, for one line on the terminal and for the manifest."""
+        plan, rows = self.plan, 2 if self.guided else 1
+        flops, uncached = total_flops(plan, "matmul", rows), uncached_flops(plan, "matmul", rows)
+        return dict(
+            method=self.method.name,
+            steps=dict(plan.kind_counts()),
+            step_kinds=[plan.step_kind(step) for step in range(plan.num_steps)],
+            tokens_refreshed=round(plan.tokens_refreshed(), 4),
+            tflops_per_image=flops / 1e12,
+            flops_speedup=round(uncached / flops, 3),
+        )
+
+
+def describe(sampler: Sampler) -> str:
+    s = sampler.summary()
+    steps = ", ".join(f"{count} {kind}" for kind, count in s["steps"].items())
+    flops = f"{s['tflops_per_image']:.3f} TFLOPs per image, {s['flops_speedup']:.2f}x less than uncached"
+    return f"{s['method']}: {steps} steps; {s['tokens_refreshed']:.1%} of MLP tokens computed; {flops}"
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8 as upstream: clamp(127.5 x + 128), truncated."""
+    return (127.5 * images + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,119 @@
+"""The reference data: which folder, its cases and models, and the engine's methods for upstream's flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dit_spec import DiTConfig
+from models import DiT
+from toca.methods import DuCa, Method, NoCaching, TaylorSeer, ToCa
+from toca.weights import load_into
+
+HERE = Path(__file__).resolve().parent
+CONFIG_KEYS = {field.name for field in dataclasses.fields(DiTConfig)}
+NOTES = {"seed", "min_margin_boundary", "min_margin_block", "final_maxabs_f32_vs_f64", "out_maxabs_f32_vs_f64", "final_std"}
+SETTINGS = {"name", "file", "weights", "variant", "steps", "ddim", "eta", "B", "use_cfg", "cfg_scale", "kw", "stepwise"}
+KIND_CODES = {"0": "full", "1": "token-wise (ToCa)", "2": "skipped (DuCa aggressive)", "3": "Taylor"}
+
+
+def find_folder() -> Path:
+    """TOCA_GOLDEN_DIR (an error without cases.json), else the full set beside the repository, else the subset in this one."""
+    if given := os.environ.get("TOCA_GOLDEN_DIR"):
+        if not (Path(given) / "cases.json").is_file():
+            raise FileNotFoundError(f"TOCA_GOLDEN_DIR is {given}, where there is no cases.json")
+        return Path(given)
+    full = HERE.parents[2] / "shared" / "golden" / "dit"
+    return full if (full / "cases.json").is_file() else HERE / "golden"
+
+
+GOLDEN = find_folder()
+
+
+def read_json(name: str) -> Any:
+    return json.loads((GOLDEN / name).read_text())
+
+
+INDEX: dict[str, Any] = read_json("cases.json")
+CONFIGS: dict[str, dict[str, Any]] = read_json("config.json")
+CASES: dict[str, dict[str, Any]] = {case["name"]: case for case in INDEX["cases"]}
+
+
+def tensors(file: str) -> dict[str, Tensor]:
+    return load_file(GOLDEN / file)
+
+
+def metadata(file: str) -> dict[str, str]:
+    with safe_open(GOLDEN / file, "pt") as opened:
+        return opened.metadata() or {}
+
+
+@cache
+def load_model(name: str) -> DiT:
+    """The model `name` of config.json in evaluation mode, loaded strictly. Do not change its weights: it is shared."""
+    config = dict(CONFIGS[name])
+    file, tokens, null = config.pop("file"), config.pop("tokens"), config.pop("null_label")
+    assert set(config) <= CONFIG_KEYS, f"settings this runner does not know: {set(config) - CONFIG_KEYS}"
+    model = DiT(DiTConfig(**config)).eval()
+    assert (model.config.num_tokens, model.num_classes) == (tokens, null)
+    load_into(model, tensors(file), file)
+    return model
+
+
+def model_with(data: dict[str, Tensor], layers: set[int]) -> str:
+    """The model that a file without a case belongs to: of as many layers, and with the shapes of its tensors."""
+
+    def fits(config: dict[str, Any]) -> bool:
+        fixed = "pos_embed" not in data or data["pos_embed"].shape[1:] == (config["tokens"], config["hidden_size"])
+        grads = [value.shape[0] for key, value in data.items() if key.endswith("x_embedder.proj.weight")]
+        return fixed and max(layers) < config["depth"] and all(width == config["hidden_size"] for width in grads)
+
+    return next(name for name, config in CONFIGS.items() if fits(config))
+
+
+class Stepwise:
+    """Upstream, patched to decide once per step: all its accidents but the mixed steps."""
+
+    def _phases(self, *args: Any) -> list[tuple[int, int]]:
+        return [(first, first) for first, _ in super()._phases(*args)]
+
+
+class StepwiseToCa(Stepwise, ToCa):
+    pass
+
+
+class StepwiseDuCa(Stepwise, DuCa):
+    pass
+
+
+METHODS = {("toca", False): ToCa, ("duca", False): DuCa, ("toca", True): StepwiseToCa, ("duca", True): StepwiseDuCa}
+
+
+def method_of(case: dict[str, Any]) -> Method:
+    """The engine's method for upstream's variant and flags; a case it does not understand is an error."""
+    kw, variant = dict(case["kw"]), case["variant"]
+    if variant == "orig":
+        method = NoCaching()
+    elif variant == "taylor":
+        method = TaylorSeer(interval=kw.pop("interval"), order=kw.pop("max_order"))
+    else:
+        assert (variant, case["stepwise"]) in METHODS, f"a variant this runner does not know: {variant}"
+        method = METHODS[variant, case["stepwise"]](
+            interval=kw.pop("fresh_threshold"),
+            ratio=kw.pop("fresh_ratio"),
+            ratio_schedule=kw.pop("ratio_scheduler"),
+            score=kw.pop("cache_type"),
+            soft_fresh_weight=kw.pop("soft_fresh_weight"),
+            force_fresh=kw.pop("force_fresh"),
+            upstream_exact=True,
+        )
+    assert not kw, f"flags this runner does not know: {kw}"
+    return method

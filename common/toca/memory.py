@@ -1,0 +1,125 @@
+"""Bytes that a run holds in its cache, from spec, plan and method alone: no torch, no run. Equal to `Cache.held` after every model call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+
+from toca.methods.base import Method, Ranking
+from toca.plan import Kind, Plan, Row, chunks_needed
+from toca.scoring import SCORES, Score
+from toca.spec import HIDDEN, Branch, ModelSpec, Site, Stack
+
+MODULATION_BUDGET = 2**28  # bytes that precomputed modulations may take, by default
+DTYPES = {"fp32": 4, "bf16": 2, "fp16": 2}  # bytes of a number
+INT64, INT32, FLOAT32 = 8, 4, 4
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes by part.
+
+    outputs: what branches stored, Taylor differences included. inputs: what rated them by change keeps beside. hidden: the state after
+    the last block. ranking: scores, staleness and the chosen rows. modulation: the precomputed modulations of all steps.
+    """
+
+    outputs: int = 0
+    inputs: int = 0
+    hidden: int = 0
+    ranking: int = 0
+    modulation: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(astuple(self))
+
+
+def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation_budget: int = MODULATION_BUDGET) -> list[Held]:
+    """What the cache of a run holds after every model call.
+
+    rows: of the batch, both halves of guidance counted. element_size: bytes of a number of the model's dtype.
+    modulation_budget: 0 if the run does not precompute modulations. Raises ValueError if rows or element_size is below 1.
+    """
+    if rows < 1 or element_size < 1:
+        raise ValueError(f"rows and element_size must be at least 1, got {rows} and {element_size}")
+    spec, ranking = plan.spec, method.ranking(plan.spec)
+    modulation = sum(_tables(plan, rows * element_size, modulation_budget))
+    selected = [(stack, branch) for stack in spec.stacks for branch in stack.branches if ranking and _selects(plan, stack, branch)]
+    tracked = {(stack.name, branch.name) for stack, branch in selected if _keeps_inputs(ranking)}
+    size = {site: rows * spec.branch(site).tokens * spec.branch(site).width * element_size for site in spec.sites()}
+    hidden = rows * spec.hidden[0] * spec.hidden[1] * element_size
+    seeds = rows * INT64 if ranking and SCORES[ranking.score].random else 0
+
+    copies = dict.fromkeys(size, 0)
+    inputs = dict.fromkeys((site for site in size if (site[0], site[2]) in tracked), 0)
+    held = []
+    for step, row in enumerate(plan.steps):
+        for site in _running(spec, row):
+            copies[site] = (row[site].order + 1 if method.forecasts else 1) if row[site].keep else 0
+            if site in inputs:
+                inputs[site] = int(row[site].keep)
+        held.append(
+            Held(
+                outputs=sum(size[site] * number for site, number in copies.items()),
+                inputs=sum(size[site] * number for site, number in inputs.items()),
+                hidden=hidden if row[HIDDEN].keep else 0,
+                ranking=seeds + sum(_ranking_bytes(plan, stack, branch, SCORES[ranking.score], rows, step) for stack, branch in selected),
+                modulation=modulation,
+            )
+        )
+    return held
+
+
+def attention_maps(plan: Plan, method: Method, rows: int, element_size: int) -> int:
+    """Bytes of the head-averaged (N, N) map of every layer, which the published code keeps where we keep column sums."""
+    ranking = method.ranking(plan.spec)
+    if not ranking or SCORES[ranking.score].observes != "mass":
+        return 0
+    total = 0
+    for stack in plan.spec.stacks:
+        scorers = {branch.scored_by for branch in stack.branches if branch.tokenwise and branch.scored_by}
+        total += sum(stack.depth * rows * stack.branch(name).tokens ** 2 * element_size for name in scorers)
+    return total
+
+
+def table_elements(plan: Plan, stack: Stack) -> int:
+    """Numbers per batch row of the precomputed modulations of a stack."""
+    steps, layers = range(plan.num_steps), range(stack.depth)
+    return stack.modulation[1] * sum(len(chunks_needed(plan, stack, step, layer)) for step in steps for layer in layers)
+
+
+def _tables(plan: Plan, bytes_per_element: int, budget: int) -> Iterator[int]:
+    """Bytes of every stack's precomputed modulations; a stack whose table would exceed what is left of the budget has none."""
+    for stack in plan.spec.stacks:
+        size = table_elements(plan, stack) * bytes_per_element
+        if size <= budget:
+            budget -= size
+            yield size
+
+
+def _running(spec: ModelSpec, row: Row) -> Iterator[Site]:
+    """The sites of all layers that run: a layer is left out if all its branches are."""
+    for stack in spec.stacks:
+        for layer in range(stack.depth):
+            sites = [(stack.name, layer, branch.name) for branch in stack.branches]
+            if any(row[site].kind is not Kind.SKIP for site in sites):
+                yield from sites
+
+
+def _selects(plan: Plan, stack: Stack, branch: Branch) -> bool:
+    """Whether the plan ever refreshes some of a branch's tokens, but not all: then they are ranked."""
+    actions = (row[stack.name, layer, branch.name] for row in plan.steps for layer in range(stack.depth)) if branch.tokenwise else ()
+    return any(action.kind is Kind.PARTIAL and 0 < action.tokens < branch.tokens for action in actions)
+
+
+def _keeps_inputs(ranking: Ranking) -> bool:
+    return SCORES[ranking.score].observes == "change" and not ranking.upstream_exact
+
+
+def _ranking_bytes(plan: Plan, stack: Stack, branch: Branch, score: Score, rows: int, step: int) -> int:
+    """What a `Selector` holds after a step: scores, staleness, the counts of all steps, positions, and the rows chosen at this step."""
+    actions = [plan.steps[step][stack.name, layer, branch.name] for layer in range(stack.depth)]
+    chosen = sum(a.tokens for a in actions if a.kind is Kind.PARTIAL and not (score.from_input and a.tokens == branch.tokens))
+    per_token = stack.depth * rows * branch.tokens
+    scores = per_token * FLOAT32 if score.from_attention else 0
+    return scores + per_token * INT32 + (plan.num_steps * stack.depth + branch.tokens + rows + rows * chosen) * INT64
