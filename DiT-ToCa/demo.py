@@ -108,15 +108,16 @@ def compare(base: Sampler, comparison: Comparison) -> None:
 
 
 def table(results: Sequence[Result], images: int) -> str:
+    steps = [", ".join(f"{count} {kind}" for kind, count in r.steps.items()) for r in results]
+    first, second = max(len(r.name) for r in results) + 2, max(map(len, steps)) + 1
     names = ("tokens", "GFLOPs", "seconds", "FLOPs x", "time x", "PSNR", "SSIM", "judge")
-    header = f"{'method':<28}{'steps':<28}" + "".join(f"{name:>9}" for name in names)
+    header = f"{'method':<{first}}{'steps':<{second}}" + "".join(f"{name:>9}" for name in names)
     lines = [f"{images} images; GFLOPs per image, PSNR (dB) and SSIM to the uncached images from the same noise", header, "-" * len(header)]
-    for r in results:
-        steps = ", ".join(f"{count} {kind}" for kind, count in r.steps.items())
+    for r, kinds in zip(results, steps):
         speed = f"{r.tokens_refreshed:>9.1%}{r.gflops_per_image:>9.1f}{r.seconds:>9.2f}{r.flops_speedup:>9.2f}{r.time_speedup:>9.2f}"
         distance = f"{r.psnr:>9.2f}{r.ssim:>9.3f}" if r.psnr is not None and r.ssim is not None else f"{'-':>9}{'-':>9}"
         judged = f"{r.judged:>9.1%}" if r.judged is not None else f"{'-':>9}"
-        lines.append(f"{r.name:<28}{steps:<28}{speed}{distance}{judged}")
+        lines.append(f"{r.name:<{first}}{kinds:<{second}}{speed}{distance}{judged}")
     return "\n".join(lines)
 
 
@@ -129,13 +130,13 @@ def save_picture(results: Sequence[Result], pictures: Sequence[np.ndarray], name
 
     columns = min(len(names), 10)
     fig, axes = plt.subplots(len(results), columns, figsize=(0.95 * columns + 2.3, len(results) + 0.4), squeeze=False)
+    for name, ax in zip(names, axes[0]):
+        ax.set_title(name.replace(" ", "\n"), fontsize=8)
     for result, images, row in zip(results, pictures, axes):
-        for image, name, ax in zip(images, names, row):
+        for image, ax in zip(images, row):
             ax.imshow(image, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-            if row is axes[0]:
-                ax.set_title(name.replace(" ", "\n"), fontsize=8)
         text = f"{result.name}\n{result.flops_speedup:.2f}x FLOPs, {result.time_speedup:.2f}x time"
         text += f"\n{result.psnr:.1f} dB" if result.psnr is not None else ""
         row[0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8, labelpad=6)
@@ -166,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     add_model_flags(p)
     add_sampling_flags(p, vae="mse")
     p.set_defaults(model="DiT-mini", num_sampling_steps=50, ddim_sample=True)
-    p.add_argument("--images", type=int, default=20)
+    p.add_argument("--images", type=int, default=10)
     p.add_argument("--batch", type=int, default=20, help="images sampled together")
     p.add_argument("--repeats", type=int, default=1, help="timed runs per method; the fastest counts")
     p.add_argument("--seed", type=int, default=0)

@@ -27,8 +27,10 @@ from sampling import DTYPES
 from toca.cache import Cache
 from toca.files import atomic_path
 from toca.flops import step_flops, total_flops
+from toca.memory import predict
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.plan import Plan
+from toca.runner import reproducible_matmuls
 
 METHODS: dict[str, Method] = {
     "uncached": NoCaching(),
@@ -131,7 +133,9 @@ def bench(name: str, dtype: str, batch: int, args: argparse.Namespace, device: t
         rows, base = 2 * batch, results[0] if results else None
         flops = total_flops(plan, "matmul", rows)
         result = dict(model=name, image_size=pixels, dtype=dtype, batch=batch, method=method, steps=dict(plan.kind_counts()))
-        result |= dict(seconds=run["seconds"], tflops=flops / 1e12, cache_bytes=run["held"], device_peak_bytes=run["device_peak"])
+        predicted = max(held.total for held in predict(plan, METHODS[method], rows, model.pos_embed.element_size()))
+        result |= dict(seconds=run["seconds"], tflops=flops / 1e12, device_peak_bytes=run["device_peak"])
+        result |= dict(cache_bytes_held=run["held"], cache_bytes_predicted=predicted)
         result |= dict(modulation_seconds=run["modulation_seconds"], groups=step_groups(plan, run["steps"]))
         if base:
             result["flops_speedup"], result["time_speedup"] = base["tflops"] * 1e12 / flops, base["seconds"] / run["seconds"]
@@ -143,7 +147,8 @@ def bench(name: str, dtype: str, batch: int, args: argparse.Namespace, device: t
 
 def print_result(result: dict[str, Any], base: dict[str, Any] | None) -> None:
     title = f"{result['model']} {result['image_size']} px {result['dtype']} batch {result['batch']}, {result['method']}"
-    line = f"\n{title}: {result['seconds']:.2f} s, {result['tflops']:.2f} TFLOPs, cache {result['cache_bytes'] / 2**20:.1f} MiB"
+    line = f"\n{title}: {result['seconds']:.2f} s, {result['tflops']:.2f} TFLOPs, cache {result['cache_bytes_held'] / 2**20:.1f} MiB"
+    line += f" ({result['cache_bytes_predicted'] / 2**20:.1f} predicted)"
     if base:
         time_speedup, flops_speedup = result["time_speedup"], result["flops_speedup"]
         line += f", {flops_speedup:.2f}x FLOPs, {time_speedup:.2f}x time ({time_speedup / flops_speedup:.0%} of it)"
@@ -177,6 +182,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
+    reproducible_matmuls()  # as the sampling programs
     device, today = torch.device(args.device), datetime.date.today().isoformat()
     path = Path(args.output) if args.output else RESULTS / f"{today}-{device.type}.json"
     results: list[dict[str, Any]] = []

@@ -1,0 +1,41 @@
+"""The READMEs name flags and presets that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import demo
+import dit_bench
+import download
+import sample
+import sample_ddp
+import train
+from toca.presets import PRESETS
+
+FORK = Path(__file__).parents[1]
+READMES = (FORK / "README.md", FORK.parent / "README.md")
+FOREIGN = {"--nproc_per_node", "--help", "--json", "--png"}  # of torchrun and of `toca`
+PROGRAMS = (sample, sample_ddp, train, demo, dit_bench, download)
+FLAGS = {flag for program in PROGRAMS for action in program.parser()._actions for flag in action.option_strings} | FOREIGN
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+def test_every_preset_exists(readme: Path) -> None:
+    named = set(re.findall(r"--preset ([a-z0-9-]+)", readme.read_text()))
+    assert named and named <= set(PRESETS["dit"])
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+def test_every_flag_exists(readme: Path) -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*[a-z]\w*", readme.read_text()))
+    assert named <= FLAGS, sorted(named - FLAGS)
+
+
+def test_every_sampling_and_training_flag_is_in_the_readme() -> None:
+    text = READMES[0].read_text()
+    own = {flag for program in (sample, sample_ddp, train) for action in program.parser()._actions for flag in action.option_strings}
+    missing = {flag for flag in own if flag.startswith("--") and flag not in text}
+    assert missing <= {"--help", "--no-ddim-sample"}, sorted(missing)
