@@ -8,7 +8,7 @@ from golden_folder import GOLDEN
 from golden_sampling import check_case
 from golden_traces import CHECKS
 
-INDEXED = {"README.md", "cases.json", "config.json", "checkpoint_keys.json"}
+INDEXED = {"README.md", "cases.json", "config.json", "checkpoint_keys.json", "model_keys.json"}
 ELSEWHERE = {"ae_case.safetensors", "ae_weights.safetensors", "sampling_utils.json", "sampling_utils.safetensors"}  # not of the model
 SETTINGS = {"case", "config", "weights", "method", "cache", "batch", "grid_h", "grid_w", "txt_tokens"}
 SETTINGS |= {"num_steps", "schedule_shift", "guidance"}
