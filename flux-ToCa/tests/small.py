@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,7 +81,7 @@ def sample(
     cache = Cache(flux_spec(model.params, img.shape[1], data["txt"].shape[1]), method, steps, **options) if method else NO_CACHE
     if precompute:
         model.precompute(cache, times[:-1], constant["y"], constant["guidance"])
-    for t, after in zip(times[:-1], times[1:], strict=True):
+    for t, after in itertools.pairwise(times):
         velocity = model(img.to(dtype), timesteps=t.expand(len(img)), cache=cache, **constant)
         img = img + (after - t) * velocity.float()
         after_step(cache)

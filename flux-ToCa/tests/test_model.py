@@ -164,7 +164,8 @@ def test_every_method_changes_the_result_a_little(method: Method) -> None:
 
 
 NOTHING_CACHED = [NoCaching(), FORA(1), TaylorSeer(1)]
-NOTHING_CACHED += [cls(score=score, **settings) for cls in (ToCa, DuCa) for score in SCORES for settings in (dict(ratio=1.0), dict(interval=1))]
+NOTHING_CACHED += [cls(score=score, ratio=1.0) for cls in (ToCa, DuCa) for score in SCORES]
+NOTHING_CACHED += [cls(score=score, interval=1) for cls in (ToCa, DuCa) for score in SCORES]
 
 
 @pytest.mark.parametrize("method", NOTHING_CACHED, ids=repr)
