@@ -243,7 +243,9 @@ def test_a_kept_adapter_counts_in_single_blocks_and_modulations() -> None:
             for p in (*module.lora_A.parameters(), *module.lora_B.parameters()):
                 torch.nn.init.normal_(p, std=0.1)
     adapter = {key: value for key, value in kept.state_dict().items() if "lora_" in key}
-    plain.load_state_dict(lora.merge(plain.state_dict(), adapter, 0.5))
+    state = plain.state_dict()
+    lora.merge(state, adapter, 0.5)
+    plain.load_state_dict(state)
     for method in (None, ToCa(3, 0.3)):
         close(sample(kept, method, DATA), sample(plain, method, DATA))
     assert (sample(plain, None, DATA) - UNCACHED).abs().max() > 1e-3

@@ -117,7 +117,9 @@ def load_flow_model(
             rank = adapter_rank(adapter)
             if keep_lora:
                 replace_linear_with_lora(model, min(rank, MAX_RANK), lora_scale)
-            state = with_adapter(state, adapter) if keep_lora else merge(state, adapter, lora_scale)
+                state = with_adapter(state, adapter)
+            else:
+                merge(state, adapter, lora_scale)
         except ValueError as error:
             raise ValueError(f"{adapter_path}: {error}") from error
     load_checked(model, state, path, config.flow)

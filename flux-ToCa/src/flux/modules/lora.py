@@ -62,13 +62,13 @@ def with_adapter(state: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> 
     return _padded(state, adapter) | dict(adapter)
 
 
-def merge(state: Mapping[str, Tensor], adapter: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """The tensors of a plain model that computes what the base model with an adapter does.
+def merge(merged: dict[str, Tensor], adapter: Mapping[str, Tensor], scale: float) -> None:
+    """Turn a base model's tensors into those of a plain model that computes what it does with an adapter.
 
-    Sums are made in float32 and rounded to the base tensors' dtype once, one layer at a time. Raises ValueError if the adapter is for
-    another model.
+    Works in place, one layer at a time, so that a large model is never held twice. Sums are made in float32 and rounded to the base
+    tensors' dtype once. Raises ValueError if the adapter is for another model.
     """
-    merged = _padded(state, adapter)
+    merged.update(_padded(merged, adapter))
     for key, value in adapter.items():
         linear = key.removesuffix(PARTS[0])
         if linear != key:
@@ -82,7 +82,6 @@ def merge(state: Mapping[str, Tensor], adapter: Mapping[str, Tensor], scale: flo
             merged[key.removesuffix(PARTS[2]) + ".bias"] = (bias.float() + scale * value.float()).to(bias.dtype)
         elif not key.endswith(PARTS):
             merged[key] = value
-    return merged
 
 
 def _padded(state: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
