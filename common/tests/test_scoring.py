@@ -6,8 +6,9 @@ from toca.scoring import SCORES, change, input_norm, normalised, received_share,
 
 def test_the_published_scores_are_there_and_say_what_they_look_at():
     observed = {name: score.observes for name, score in SCORES.items()}
-    assert observed == dict(attention="mass", similarity="change", norm="input", random="nothing", compress="mass") | {"kv-norm": "values"}
-    assert [name for name, score in SCORES.items() if score.from_attention] == ["attention", "kv-norm", "compress"]
+    published = dict(attention="mass", similarity="change", norm="input", random="nothing", compress="mass", age="nothing")
+    assert observed == published | {"kv-norm": "values", "k-norm": "keys", "v-norm": "values"}
+    assert [name for name, score in SCORES.items() if score.from_attention] == ["attention", "kv-norm", "k-norm", "v-norm", "compress"]
     assert [name for name, score in SCORES.items() if score.from_input] == ["similarity", "norm"]
     assert {name: score.random for name, score in SCORES.items() if score.random} == dict(random=1.0, compress=0.5)
 
@@ -41,3 +42,8 @@ def test_change_survives_zero_tokens():
 def test_scores_are_float32_whatever_the_model(dtype):
     x = torch.randn(2, 5, 8).to(dtype)
     assert {f.dtype for f in (input_norm(x), change(x, x), small_values(x[:, None]))} == {torch.float32}
+
+
+def test_lengths_of_heads_are_averaged():
+    keys = torch.tensor([[[[3.0, 4.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]]])  # (1, 2 heads, 2 tokens, 2)
+    torch.testing.assert_close(SCORES["k-norm"].base(keys), normalised(torch.tensor([[3.0, 1.0]])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from toca.attention import attention, attention_with_mass
 from toca.memory import MODULATION_BUDGET, Held, table_elements
 from toca.methods.base import Method
-from toca.modulation import ModulationTable, some_chunks
+from toca.modulation import Linears, ModulationTable, all_chunks, some_chunks
 from toca.plan import Action, Kind, chunks_needed
 from toca.scoring import SCORES
 from toca.selection import Selector, Uniform, hashed_uniform
@@ -36,11 +36,14 @@ class NoCache:
     def hidden(self, x: Tensor) -> Tensor:
         return x
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
+        return f()
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, keys: Callable[[], Tensor] | None = None) -> Tensor:
         return attention(q, k, v)
 
-    def modulation(self, linear: nn.Linear, activated: Tensor) -> Chunks:
-        return linear(activated).unsqueeze(1).chunk(linear.out_features // activated.shape[-1], dim=-1)
+    def modulation(self, linears: Linears, activated: Tensor) -> Chunks:
+        return all_chunks(linears, activated)
 
     def __getattr__(self, branch: str) -> BranchFunction:
         if branch.startswith("_"):
@@ -63,9 +66,12 @@ class BranchCache:
         self.reference = Last() if keeps_input else None  # every token's input when it was last computed
         self.action = Action(Kind.FULL)
 
-    def __call__(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor:
-        """f: (R, K, C), *(R, K, ...) -> (R, K, C'). x: (R, N, C); per_token: (R, N, ...), gathered alongside x. Returns (R, N, C')."""
+    def __call__(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor | None:
+        """f: (R, K, C), *(R, K, ...) -> (R, K, C'). x: (R, N, C); per_token: (R, N, ...), gathered alongside x. Returns (R, N, C'), or None
+        for a branch that only feeds another where that computes nothing."""
         action = self.action
+        if action.kind is Kind.SKIP:
+            return None  # its only reader computes nothing
         if action.kind is Kind.FULL or action.tokens == x.shape[1]:
             return self._full(f, x, *per_token)
         if action.kind is Kind.PARTIAL:
@@ -81,6 +87,8 @@ class BranchCache:
         self.layer.running = self
         value = f(x, *per_token)
         self.layer.running = None
+        if value.shape[1] != self.branch.tokens:
+            raise RuntimeError(f"the spec says {self.branch.tokens} tokens in {self.branch.name}, got {value.shape[1]}")
         self.slot.put(value, self.action)
         if self.reference:
             self.reference.put(x, self.action)
@@ -120,26 +128,30 @@ class LayerCache:
             for branch in stack.branches
         }
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention (R, H, N, d) of the running branch, which also rates the tokens if the plan reads that."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, keys: Callable[[], Tensor] | None = None) -> Tensor:
+        """Attention (R, H, N, d) of the running branch, which also rates the tokens if the plan reads that.
+
+        keys: gives k as it was before normalisation and rotation, which the score k-norm rates; by default k itself.
+        """
         running = self.running
         selectors = self.rates[running.branch.name] if running and running.action.score else ()
         if not selectors:
             return attention(q, k, v)
-        if selectors[0].score.observes == "mass":
+        observes = selectors[0].score.observes
+        if observes == "mass":
             out, seen = attention_with_mass(q, k, v)
         else:
-            out, seen = attention(q, k, v), v
+            out, seen = attention(q, k, v), v if observes == "values" else keys() if keys else k
         for selector in selectors:
             selector.observe(self.index, seen)
         return out
 
-    def modulation(self, linear: nn.Linear, activated: Tensor) -> Chunks:
-        """Chunks (R, 1, D) of linear(activated), activated = SiLU of the conditioning (R, D); None where this step reads none."""
+    def modulation(self, linears: Linears, activated: Tensor) -> Chunks:
+        """Chunks (R, 1, D) of the layer's linears of activated, SiLU of the conditioning (R, D); None where this step reads none."""
         step = self.cache.index
         if table := self.cache.modulations.get(self.stack.name):
             return table.at(step, self.index)
-        return some_chunks(linear, activated, self.cache.chunks(self.stack, step, self.index))
+        return some_chunks(linears, activated, self.cache.chunks(self.stack, step, self.index))
 
 
 class Cache:
@@ -149,7 +161,7 @@ class Cache:
             ...  # 50 calls model(x, t, y, cache=cache)
 
     seeds: one per image, for scores that draw (rows beyond them repeat, so that both guidance halves draw alike).
-    uniform: replaces those draws, (step, layers) -> (layers, R, N).
+    uniform: replaces those draws, (step, layers) -> (layers, R, N); by the branch's name where there are several.
     modulation_budget: bytes that precomputed modulations of all stacks may take together.
     Raises RuntimeError when called more often than num_steps, after it closed, with another shape, or while gradients are recorded.
     """
@@ -161,7 +173,7 @@ class Cache:
         num_steps: int,
         *,
         seeds: Sequence[int] | None = None,
-        uniform: Uniform | None = None,
+        uniform: Uniform | Mapping[str, Uniform] | None = None,
         modulation_budget: int = MODULATION_BUDGET,
     ) -> None:
         self.spec, self.method = spec, method
@@ -175,6 +187,7 @@ class Cache:
         self._selectors: list[Selector] = []
         self._row_seeds: Tensor | None = None
         self._hidden = Last()
+        self._once: dict[str, Tensor] = {}
         self._chunks: dict[tuple[str, int, int], tuple[int, ...]] = {}
 
     def __enter__(self) -> Cache:
@@ -186,7 +199,7 @@ class Cache:
     def close(self) -> None:
         """Free everything. The cache cannot be used again."""
         self._closed = True
-        self._layers, self._selectors, self.modulations, self._row_seeds, self._hidden = {}, [], {}, None, Last()
+        self._layers, self._selectors, self.modulations, self._row_seeds, self._hidden, self._once = {}, [], {}, None, Last(), {}
 
     def step(self, x: Tensor) -> None:
         """Advance to the next model call; x (R, N, C) are the embedded tokens of the first stack."""
@@ -213,13 +226,21 @@ class Cache:
         action = self.plan.steps[self.index][HIDDEN]
         if action.kind is not Kind.FULL:
             return self._hidden.recall(action)
+        if action.keep and x.untyped_storage().nbytes() > x.nbytes:
+            x = x.clone()  # not a view, which would hold other tokens too
         self._hidden.put(x, action)
         return x
 
-    def precompute_modulation(self, stack: str, linears: Sequence[nn.Linear], activated: Tensor, row_of: Tensor) -> bool:
+    def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
+        """f(), computed at the first call of the run and kept to its end: for what no step changes, such as an embedded text."""
+        if name not in self._once:
+            self._once[name] = f()
+        return self._once[name]
+
+    def precompute_modulation(self, stack: str, linears: Sequence[Linears], activated: Tensor, row_of: Tensor) -> bool:
         """Compute the modulations of all steps now, if they fit the budget; returns whether they did.
 
-        linears: one per layer; activated: (S, U, D) for all steps and U distinct rows; row_of: (R,) maps rows to distinct ones.
+        linears: those of every layer; activated: (S, U, D) for all steps and U distinct rows; row_of: (R,) maps rows to distinct ones.
         """
         size = table_elements(self.plan, self.spec.stack(stack)) * len(row_of) * activated.element_size()
         if size + self.held.modulation > self._modulation_budget:
@@ -250,6 +271,7 @@ class Cache:
             hidden=self._hidden.nbytes,
             ranking=seeds + sum(selector.nbytes for selector in self._selectors),
             modulation=sum(table.nbytes for table in self.modulations.values()),
+            once=sum(value.nbytes for value in self._once.values()),
         )
 
     def selector(self, stack: str, branch: str) -> Selector | None:
@@ -281,7 +303,7 @@ class Cache:
             selectors = {}
             for branch in stack.branches if ranking else ():
                 if branch.tokenwise:
-                    uniform = self._uniform
+                    uniform = self._uniform[branch.name] if isinstance(self._uniform, Mapping) else self._uniform
                     if self._row_seeds is not None:
                         uniform = hashed_uniform(self._row_seeds, branch.tokens)
                     selector = Selector(stack, branch, self.plan, ranking, rows, x.device, uniform)

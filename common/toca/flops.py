@@ -23,7 +23,8 @@ def _layer(stack: Stack, layer: int, row: Row, counter: str) -> int:
         return 0
     actions = [(branch, row[stack.name, layer, branch.name]) for branch in stack.branches]
     flops = stack.layer_cost.get(counter, 0) + sum(b.cost[counter](a.tokens) for b, a in actions if a.computes)
-    forecast = all(action.kind is Kind.FORECAST for _, action in actions)
+    flops += sum(b.cost[counter].reuse for b, a in actions if a.kind is Kind.REUSE)
+    forecast = all(action.kind in (Kind.FORECAST, Kind.SKIP) for _, action in actions)
     return flops if forecast else flops + stack.norm_cost.get(counter, 0)
 
 
@@ -33,7 +34,12 @@ def _runs(stack: Stack, layer: int, row: Row) -> bool:
 
 def total_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
     """FLOPs of a whole run for `rows` batch rows: 2 for one image with guidance, the convention of the published tables."""
-    return rows * sum(step_flops(plan.spec, row, counter) for row in plan.steps)
+    return rows * (plan.spec.run_cost.get(counter, 0) + sum(step_flops(plan.spec, row, counter) for row in plan.steps))
+
+
+def rounded_tflops(plan: Plan, counter: str = "upstream", rows: int = 1) -> float:
+    """TFLOPs of a whole run as some published tables have them: every step rounded to two decimals before the sum."""
+    return round(sum(round(rows * step_flops(plan.spec, row, counter) / 1e12, 2) for row in plan.steps), 2)
 
 
 def executed_flops(plan: Plan, rows: int = 2) -> int:

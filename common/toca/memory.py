@@ -20,7 +20,8 @@ class Held:
     """Bytes by part.
 
     outputs: what branches stored, Taylor differences included. inputs: what rated them by change keeps beside. hidden: the state after
-    the last block. ranking: scores, staleness and the chosen rows. modulation: the precomputed modulations of all steps.
+    the last block. ranking: scores, staleness and the chosen rows. modulation: the precomputed modulations of all steps. once: what else
+    no step changes, such as an embedded text.
     """
 
     outputs: int = 0
@@ -28,6 +29,7 @@ class Held:
     hidden: int = 0
     ranking: int = 0
     modulation: int = 0
+    once: int = 0
 
     @property
     def total(self) -> int:
@@ -48,6 +50,7 @@ def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation
     tracked = {(stack.name, branch.name) for stack, branch in selected if _keeps_inputs(ranking)}
     size = {site: rows * spec.branch(site).tokens * spec.branch(site).width * element_size for site in spec.sites()}
     hidden = rows * spec.hidden[0] * spec.hidden[1] * element_size
+    once = rows * (spec.once[0] * element_size + spec.once[1])
     seeds = rows * INT64 if ranking and SCORES[ranking.score].random else 0
 
     copies = dict.fromkeys(size, 0)
@@ -65,6 +68,7 @@ def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation
                 hidden=hidden if row[HIDDEN].keep else 0,
                 ranking=seeds + sum(_ranking_bytes(plan, stack, branch, SCORES[ranking.score], rows, step) for stack, branch in selected),
                 modulation=modulation,
+                once=once,
             )
         )
     return held
@@ -73,7 +77,7 @@ def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation
 def attention_maps(plan: Plan, method: Method, rows: int, element_size: int) -> int:
     """Bytes of the head-averaged (N, N) map of every layer, which the published code keeps where we keep column sums."""
     ranking = method.ranking(plan.spec)
-    if not ranking or SCORES[ranking.score].observes != "mass":
+    if not ranking or SCORES[ranking.score].observes != "mass" or not plan.spec.published_maps:
         return 0
     total = 0
     for stack in plan.spec.stacks:

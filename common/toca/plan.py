@@ -95,6 +95,9 @@ def finish(spec: ModelSpec, rows: Iterable[Mapping[Site, Action]], history: bool
     history: a stored value is read through later full steps too (differences of a forecast).
     """
     steps = [dict(row) for row in rows]
+    for site in spec.sites():
+        if target := spec.branch(site).feeds:
+            _skip_unread(steps, site, (site[0], site[1], target))
     for site in (*spec.sites(), HIDDEN):
         read = False
         for row in reversed(steps):
@@ -110,6 +113,13 @@ def finish(spec: ModelSpec, rows: Iterable[Mapping[Site, Action]], history: bool
         if branch.tokenwise and branch.scored_by:
             _mark_scores(steps, site, (site[0], site[1], branch.scored_by), branch.tokens)
     return Plan(spec, tuple(steps))
+
+
+def _skip_unread(steps: list[dict[Site, Action]], fed: Site, reader: Site) -> None:
+    """Leave a branch out between its full steps wherever its only reader computes nothing."""
+    for row in steps:
+        if row[fed].kind is not Kind.FULL and not row[reader].computes:
+            row[fed] = Action(Kind.SKIP)
 
 
 def _mark_scores(steps: list[dict[Site, Action]], ranked: Site, scorer: Site, tokens: int) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Published:
-    """One printed row. numbers: as printed, of tflops, speedup (in FLOPs), fid50k, sfid, inception_score, precision."""
+    """One printed row. numbers: as printed, of tflops, speedup (in FLOPs), fid50k, sfid, inception_score, precision,
+    image_reward, geneval."""
 
     source: str
     numbers: Mapping[str, float]
@@ -173,7 +174,146 @@ DIT: Mapping[str, Preset] = {
     "ddpm250-512": _dit(250, _row(DIT_README, fid50k=3.04, inception_score=240.82), ddim=False, image_size=512, **NONE),
 }  # fmt: skip
 
-PRESETS: Mapping[str, Mapping[str, Preset]] = {"dit": DIT}  # by fork
+AVITS = "AViTS, table 1"
+CHEBBOOSTER_2 = "ChebBooster, table 2"
+FLUX_README = "ToCa README"
+HYCA = "HyCa (ICLR 2026), table 2"
+LINCA = "LinCa (ECCV 2026), table 1"
+PROJECTED = "attention cached after its projection"
+
+
+def _flux(*published: Published, **flags: Any) -> Preset:
+    return Preset(flags, published)
+
+
+def _flux_toca(interval: int, *published: Published) -> Preset:
+    return _flux(*published, **(_toca(interval) | dict(fresh_ratio=0.1)))
+
+
+def _flux_duca(interval: int, *published: Published) -> Preset:
+    return _flux(*published, **_duca(interval, 0.1))
+
+
+def _flux_taylorseer(interval: int, order: int, *published: Published) -> Preset:
+    return _flux(*published, method="taylorseer", fresh_threshold=interval, max_order=order)
+
+
+FLUX_DEV: Mapping[str, Preset] = {  # 1024 x 1024, 512 text tokens, 50 steps where no number of steps is set
+    "none": _flux(
+        _row(FLUX_README, tflops=3719.50, speedup=1.00, image_reward=0.9898, geneval=0.6752),
+        _row(HYCA, tflops=3719.50, speedup=1.00, image_reward=0.9898),
+        _row(LINCA, tflops=3719.50, speedup=1.00, image_reward=0.9930),
+        _row(AVITS, tflops=3719.50, speedup=1.00, image_reward=0.9719),
+        _row(CHEBBOOSTER_2, tflops=3719.500, speedup=1.000, image_reward=0.9613),
+        **NONE,
+    ),
+    "steps30": _flux(
+        _row(FLUX_README, tflops=2231.70, speedup=1.67, image_reward=0.9739, geneval=0.6700),
+        _row(HYCA, tflops=2231.70, speedup=1.67, image_reward=0.9663),
+        _row(CHEBBOOSTER_2, tflops=2231.700, speedup=1.667, image_reward=0.9715),
+        num_steps=30,
+        **NONE,
+    ),
+    "steps25": _flux(_row(FLUX_README, tflops=1859.75, speedup=2.00, image_reward=0.9429, geneval=0.6656), num_steps=25, **NONE),
+    "steps20": _flux(
+        _row(FLUX_README, "printed 2.62 contradicts the FLOPs", tflops=1487.80, speedup=2.62, image_reward=0.9317, geneval=0.6606),
+        _row(CHEBBOOSTER_2, tflops=1487.800, speedup=2.500, image_reward=0.9838),
+        num_steps=20,
+        **NONE,
+    ),
+    "fora3": _flux(
+        _row(FLUX_README, tflops=1320.07, speedup=2.82, image_reward=0.9227, geneval=0.6594),
+        _row(HYCA, tflops=1320.07, speedup=2.82, image_reward=0.9776),
+        _row(LINCA, tflops=1320.07, speedup=2.82, image_reward=0.9802),
+        **_fora(3),
+    ),
+    "fora4": _flux(
+        _row(HYCA, "FLOPs of 13 full steps alone", tflops=967.91, speedup=3.84, image_reward=0.9730),
+        _row(LINCA, "FLOPs of 13 full steps alone", tflops=967.91, speedup=3.84, image_reward=0.9757),
+        **_fora(4),
+    ),
+    "fora6": _flux(
+        _row(HYCA, "FLOPs of 10 full steps, not of 9", tflops=744.80, speedup=4.99, image_reward=0.7760),
+        _row(TAYLORSEER, speedup=4.99, image_reward=0.7761),
+        **_fora(6),
+    ),
+    "toca4-01": _flux_toca(4, _row(FLUX_README, tflops=1263.22, speedup=2.94, image_reward=0.9798, geneval=0.6748)),
+    "toca5-01": _flux_toca(
+        5,
+        _row(FLUX_README, tflops=1126.76, speedup=3.30, image_reward=0.9731, geneval=0.6750),
+        _row(CHEBBOOSTER_2, PROJECTED, tflops=1064.060, speedup=3.496, image_reward=0.9881),
+    ),
+    "toca6-01": _flux_toca(
+        6,
+        _row(FLUX_README, tflops=990.30, speedup=3.76, image_reward=0.9493, geneval=0.6653),
+        _row(HYCA, PROJECTED, tflops=924.30, speedup=4.02, image_reward=0.9802),
+        _row(LINCA, PROJECTED, tflops=924.30, speedup=4.02, image_reward=0.9830),
+        _row(AVITS, PROJECTED, tflops=924.30, speedup=4.02, image_reward=0.9702),
+    ),
+    "toca8-01": _flux_toca(
+        8,
+        _row(HYCA, PROJECTED, tflops=784.54, speedup=4.74, image_reward=0.9451),
+        _row(LINCA, PROJECTED, tflops=784.54, speedup=4.74, image_reward=0.9479),
+    ),
+    "toca10-01": _flux_toca(
+        10,
+        _row(HYCA, PROJECTED, tflops=714.66, speedup=5.20, image_reward=0.7155),
+        _row(AVITS, PROJECTED, tflops=714.66, speedup=5.20, image_reward=0.7055),
+    ),
+    "duca5": _flux_duca(
+        5,
+        _row(HYCA, PROJECTED, tflops=978.76, speedup=3.80, image_reward=0.9955),
+        _row(AVITS, PROJECTED, tflops=978.76, speedup=3.80, image_reward=0.9855),
+        _row(TAYLORSEER, speedup=3.45, image_reward=0.9896),
+    ),
+    "duca7": _flux_duca(
+        7,
+        _row(HYCA, PROJECTED, tflops=760.14, speedup=4.89, image_reward=0.9757),
+        _row(LINCA, PROJECTED, tflops=760.14, speedup=4.89, image_reward=0.9785),
+    ),
+    "duca9": _flux_duca(
+        9,
+        _row(HYCA, PROJECTED, tflops=690.25, speedup=5.39, image_reward=0.8382),
+        _row(AVITS, PROJECTED, tflops=690.25, speedup=5.39, image_reward=0.8182),
+    ),
+    "taylorseer-n3-o2": _flux_taylorseer(
+        3,
+        2,
+        _row(HYCA, "FLOPs of 17 full steps, not of 18", tflops=1320.07, speedup=2.82, image_reward=0.9989),
+        _row(TAYLORSEER, speedup=2.82, image_reward=1.0181),
+    ),
+    "taylorseer-n4-o2": _flux_taylorseer(
+        4,
+        2,
+        _row(RESCA, tflops=1042.3, speedup=3.57, image_reward=0.9857),
+        _row(HYCA, "FLOPs of 13 full steps, not of 14", tflops=967.91, speedup=3.84, image_reward=0.9857),
+    ),
+    "taylorseer-n5-o2": _flux_taylorseer(
+        5,
+        2,
+        _row(HYCA, tflops=893.54, speedup=4.16, image_reward=0.9768),
+        _row(LINCA, tflops=893.54, speedup=4.16, image_reward=0.9793),
+        _row(CHEBBOOSTER_2, NO_ORDER, tflops=893.730, speedup=4.162, image_reward=0.9899),
+        _row(RESCA, speedup=4.16, image_reward=0.9864),
+    ),
+    "taylorseer-n6-o1": _flux_taylorseer(
+        6,
+        1,
+        _row(TAYLORSEER, speedup=4.99, image_reward=0.9953),
+        _row(CHEBBOOSTER_2, NO_ORDER, tflops=745.103, speedup=4.992, image_reward=0.9946),
+    ),
+    "taylorseer-n6-o2": _flux_taylorseer(6, 2, _row(TAYLORSEER, speedup=4.99, image_reward=1.0039)),
+    "taylorseer-n7-o2": _flux_taylorseer(7, 2, _row(HYCA, tflops=671.39, speedup=5.54, image_reward=0.9698)),
+}  # fmt: skip
+
+FLUX_OTHERS = {name: Preset(preset.flags, ()) for name, preset in FLUX_DEV.items()}  # nothing is printed for the other FLUX models
+
+PRESETS: Mapping[str, Mapping[str, Preset]] = {  # by model
+    "dit": DIT,
+    "flux-dev": FLUX_DEV,
+    **dict.fromkeys(("flux-schnell", "flux-dev-krea", "flux-dev-fill"), FLUX_OTHERS),
+    **dict.fromkeys(("flux-dev-canny", "flux-dev-depth", "flux-dev-canny-lora", "flux-dev-depth-lora"), FLUX_OTHERS),
+}
 
 
 def parse_with_preset(

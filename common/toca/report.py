@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from itertools import groupby
 from typing import Any
 
-from toca.flops import step_flops, total_flops, uncached_flops
+from toca.flops import rounded_tflops, step_flops, total_flops, uncached_flops
 from toca.memory import DTYPES, MODULATION_BUDGET, Held, attention_maps, predict, table_elements
 from toca.methods import Method
 from toca.run import PlannedRun
@@ -118,21 +118,29 @@ def flops_data(run: PlannedRun, images: int) -> Data:
         kinds = dict.fromkeys(plan.kind_counts(), 0)
         for step, row in enumerate(plan.steps):
             kinds[plan.step_kind(step)] += rows * step_flops(run.spec, row, counter)
-        total, uncached = sum(kinds.values()), uncached_flops(plan, counter, rows)
+        total, uncached = total_flops(plan, counter, rows), uncached_flops(plan, counter, rows)
+        if run.spec.run_cost:
+            kinds["once"] = total - sum(kinds.values())
         counters[counter] = dict(total=total, uncached=uncached, speedup=uncached / total, kinds=kinds)
+    if run.spec.rounds_steps:
+        counters["upstream"]["rounded_tflops"] = rounded_tflops(plan, rows=rows)
     return run_data(run) | dict(heading=heading(run), images=images, steps=dict(plan.kind_counts()), counters=counters)
 
 
 def flops_text(data: Data) -> str:
     counters = data["counters"]
     header = ["steps", "", *(cell for counter in counters for cell in (f"{counter} TFLOPs", "per step"))]
-    lines = {kind: (count, [c["kinds"][kind] for c in counters.values()]) for kind, count in data["steps"].items()}
+    counts = {kind: data["steps"].get(kind, 1) for kind in counters["matmul"]["kinds"]}  # what is computed once counts as one step
+    lines = {kind: (count, [c["kinds"][kind] for c in counters.values()]) for kind, count in counts.items()}
     lines["all"] = data["num_steps"], [c["total"] for c in counters.values()]
     lines["uncached"] = data["num_steps"], [c["uncached"] for c in counters.values()]
     rows = [[kind, str(n), *(cell for t in totals for cell in (tera(t), f"{t / n / 1e12:.4f}"))] for kind, (n, totals) in lines.items()]
     rows.append(["speed-up", "", *(cell for c in counters.values() for cell in (f"{c['speedup']:.3f}x", ""))])
     images = "1 image" if data["images"] == 1 else f"{data['images']} images"
-    return f"{data['heading']}: {images}, {data['rows_per_image'] * data['images']} batch rows\n\n{columns(header, rows)}"
+    text = f"{data['heading']}: {images}, {data['rows_per_image'] * data['images']} batch rows\n\n{columns(header, rows)}"
+    if rounded := counters["upstream"].get("rounded_tflops"):
+        text += f"\n\nas published tables add it up, every step rounded to 0.01 TFLOPs: {rounded:.2f} TFLOPs"
+    return text
 
 
 def tera(flops: int) -> str:

@@ -64,6 +64,7 @@ class At:
     depth: float
     mode: float
     branch: str
+    layer: int = 0
 
 
 RatioSchedule = Callable[[At], float]  # factor on the base ratio

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-Observed = Literal["nothing", "mass", "values", "input", "change"]
+Observed = Literal["nothing", "mass", "keys", "values", "input", "change"]
 
 
 @dataclass(frozen=True)
 class Score:
-    """observes: what `base` gets. Seen at full steps: "mass" (R, N), the attention each token receives, or "values" (R, H, N, d).
+    """observes: what `base` gets. Seen at full steps: "mass" (R, N), the attention each token receives, or "keys" or "values" (R, H, N, d).
     Seen whenever tokens are chosen: "input" x (R, N, C), or "change" (x, x at the last refresh). random: weight of a uniform draw.
+    With neither base nor draw tokens are rated by their staleness alone.
     """
 
     observes: Observed
@@ -27,7 +28,7 @@ class Score:
 
     @property
     def from_attention(self) -> bool:
-        return self.observes in ("mass", "values")
+        return self.observes in ("mass", "keys", "values")
 
     @property
     def from_input(self) -> bool:
@@ -49,6 +50,11 @@ def small_values(v: Tensor) -> Tensor:
     return normalised((1 - v.float().norm(dim=-1)).sum(dim=1))
 
 
+def mean_head_norm(heads: Tensor) -> Tensor:
+    """Length of every token's key or value, (R, H, N, d), averaged over heads."""
+    return normalised(heads.float().norm(dim=-1).mean(dim=1))
+
+
 def input_norm(x: Tensor) -> Tensor:
     return normalised(x.float().norm(dim=-1))
 
@@ -63,8 +69,11 @@ def change(x: Tensor, reference: Tensor) -> Tensor:
 SCORES: dict[str, Score] = {
     "attention": Score("mass", normalised),  # s1: column sums of the head-averaged attention map
     "kv-norm": Score("values", small_values),
+    "k-norm": Score("keys", mean_head_norm),  # before the normalisation of queries and keys, and before rotary embeddings
+    "v-norm": Score("values", mean_head_norm),
     "similarity": Score("change", change),
     "norm": Score("input", input_norm),
     "random": Score("nothing", random=1.0),
     "compress": Score("mass", received_share, random=0.5),
+    "age": Score("nothing"),  # s3 alone: tokens are refreshed in turns
 }

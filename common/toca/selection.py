@@ -115,9 +115,10 @@ class Selector:
             self._choose(range(span.start, span.stop))
 
     def observe(self, layer: int, seen: Tensor) -> None:
-        """Take in what the scoring branch saw at its full step: attention mass (R, N) or values (R, H, N, d). Rank by it at once if the
-        layer refreshes tokens at this very step, as branches of a longer cycle do."""
-        self.base[layer] = self.score.base(seen)
+        """Take in what the scoring branch saw at its full step: attention mass (R, N'), or keys or values (R, H, N', d), of this branch's
+        tokens and maybe others. Rank by it at once if the layer refreshes tokens at this very step, as branches of a longer cycle do."""
+        tokens_dim = 1 if self.score.observes == "mass" else 2
+        self.base[layer] = self.score.base(seen.narrow(tokens_dim, self.branch.scored_from, self.branch.tokens))
         if self.counts[self.step][layer]:
             self._choose(range(layer, layer + 1))
 
@@ -134,6 +135,8 @@ class Selector:
             draw = self.score.random * self.uniform(self.step, layers)
             base = draw if base is None else base + draw
         age = self.tick - 1 - self.refreshed_at[layers.start : layers.stop]
+        if base is None:
+            return age.float()
         score = base + self.ranking.age_weight * age if self.ranking.age_weight else base
         if self.ranking.block and self.branch.grid:
             score = spatial_bonus(score, self.branch.grid, self.ranking.block, self.ranking.bonus, self.ranking.upstream_exact)

@@ -14,10 +14,11 @@ HIDDEN: Site = ("model", 0, "hidden")  # the hidden state after the last block, 
 
 @dataclass(frozen=True)
 class Cost:
-    """FLOPs of one batch row: `fixed` once, `per_token` for every token computed."""
+    """FLOPs of one batch row: `fixed` once, `per_token` for every token computed; `reuse` where the stored output is recalled instead."""
 
     fixed: int = 0
     per_token: int = 0
+    reuse: int = 0
 
     def __call__(self, tokens: int) -> int:
         return self.fixed + self.per_token * tokens
@@ -29,7 +30,9 @@ class Branch:
 
     tokenwise: tokens may be refreshed alone (an MLP or cross-attention; never self-attention).
     inputs, gate: the chunks of the layer's modulation that computing the branch and adding its output need.
-    scored_by: the branch of the same layer whose attention rates this branch's tokens.
+    scored_by: the branch of the same layer whose attention rates this branch's tokens, which are the ones from `scored_from` on there
+    (one joint attention rates the tokens of several streams).
+    feeds: the branch of the same layer that alone reads this one's output, as a per-token input: kept only for where that computes.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Branch:
     gate: tuple[int, ...] = ()
     grid: tuple[int, int] | None = None
     scored_by: str | None = None
+    scored_from: int = 0
+    feeds: str | None = None
     interval_scale: int = 1  # a branch may follow a cycle longer than the method's
 
 
@@ -74,13 +79,17 @@ class ModelSpec:
     name: str
     stacks: tuple[Stack, ...]
     forward_cost: Mapping[str, int]  # FLOPs of a row outside the stacks
-    hidden: tuple[int, int]  # (tokens, width) of the hidden state after the last stack
+    hidden: tuple[int, int]  # (tokens, width) of what enters `Cache.step` and of the hidden state after the last stack
     cycles: Mapping[str, Cycle]  # by method
+    run_cost: Mapping[str, int] = field(default_factory=dict)  # FLOPs of a row at the first step alone: what `Cache.once` keeps
+    once: tuple[int, int] = (0, 0)  # what that is, of a row: (numbers of the model's dtype, bytes of other dtypes)
     ratio_schedules: Mapping[str, RatioSchedule] = field(default_factory=dict)  # beside the common ones
     spatial: Mapping[str, Spatial] = field(default_factory=dict)  # by method
     counts_down: bool = False
     skip_odd: bool = False  # DuCa skips odd places of the cycle instead of even ones
     published_depth: int = 28  # the depth that upstream's layer schedules take for granted
+    published_maps: bool = True  # upstream keeps attention maps where they rate tokens
+    rounds_steps: bool = False  # published totals add up steps rounded to two decimals of a TFLOP
 
     def ratio_schedule(self, name: str) -> RatioSchedule:
         known = {**RATIO_SCHEDULES, **self.ratio_schedules}

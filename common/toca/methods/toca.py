@@ -91,7 +91,7 @@ class ToCa(Method):
         if not branch.tokenwise:
             return 0
         depth = spec.published_depth if self.upstream_exact else stack.depth
-        at = At(index / num_steps, layer / max(1, depth - 1), (index % self.interval) / self.interval, branch.name)
+        at = At(index / num_steps, layer / max(1, depth - 1), (index % self.interval) / self.interval, branch.name, layer)
         count = refreshed_tokens(self.ratio * spec.ratio_schedule(self.ratio_schedule)(at), branch.tokens, self.bucket)
         if self.force_fresh == "local" and not self.upstream_exact:
             return max(count, math.ceil(branch.tokens / self.interval))

@@ -1,0 +1,119 @@
+"""The flags that decide how a FLUX run is cached, and what it costs. Free of torch, so that `toca plan flux-dev ...` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flux_spec import CONFIGS, FluxParams, flux_spec, txt_tokens
+from toca.methods import FORA, METHODS, DuCa, Method, NoCaching, TaylorSeer, ToCa
+from toca.methods.toca import FORCE_FRESH
+from toca.presets import PRESETS
+from toca.run import PlannedRun
+from toca.schedule import RATIO_SCHEDULES
+from toca.scoring import SCORES
+
+PATCH = 16  # pixels of a token's side: the autoencoder's 8, two latents packed
+RATIOS = tuple({**RATIO_SCHEDULES, **flux_spec(FluxParams(), 1, 1).ratio_schedules})
+
+
+def add_method_flags(parser: argparse.ArgumentParser) -> None:
+    """The caching method and its settings. Without --method and --preset `parse` takes the model's default preset."""
+    group = parser.add_argument_group("caching")
+    group.add_argument("--preset", choices=PRESETS["flux-dev"], help="a published setting; flags beside it win")
+    group.add_argument("--method", choices=METHODS, help="in place of a preset")
+    group.add_argument("--fresh_threshold", type=int, default=4, help="cycle length N; 1 caches nothing")
+    group.add_argument("--fresh_ratio", type=float, default=0.1, help="base share of tokens refreshed at a cached step; 0 is FORA")
+    group.add_argument("--ratio_scheduler", choices=RATIOS, default="ToCa")
+    group.add_argument("--cache_type", choices=SCORES, default="attention", help="what rates a token; age: only how stale it is")
+    group.add_argument("--soft_fresh_weight", type=float, default=0.25, help="weight of a token's staleness in its score")
+    group.add_argument("--force_fresh", choices=FORCE_FRESH, default="global")
+    group.add_argument("--max_order", type=int, default=1, help="order of taylorseer's differences")
+    group.add_argument("--token_bucket", type=int, default=1, help="round token counts up to a multiple: fewer shapes to compile")
+    group.add_argument("--upstream_exact", action="store_true", help="reproduce the published code's steps, accidents included")
+
+
+def method_from(args: argparse.Namespace) -> Method:
+    """The caching method of the flags. Raises ValueError on settings that make no sense."""
+    if args.method == "none":
+        return NoCaching()
+    if args.method == "fora":
+        return FORA(interval=args.fresh_threshold)
+    if args.method == "taylorseer":
+        return TaylorSeer(interval=args.fresh_threshold, order=args.max_order)
+    return {"toca": ToCa, "duca": DuCa}[args.method](
+        interval=args.fresh_threshold,
+        ratio=args.fresh_ratio,
+        ratio_schedule=args.ratio_scheduler,
+        score=args.cache_type,
+        soft_fresh_weight=args.soft_fresh_weight,
+        force_fresh=args.force_fresh,
+        bucket=args.token_bucket,
+        upstream_exact=args.upstream_exact,
+    )
+
+
+def default_preset(name: str) -> str:
+    """What a model is cached with unless told otherwise: four steps leave nothing to reuse."""
+    return "none" if "schnell" in name else "toca4-01"
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None, model: str | None = None) -> argparse.Namespace:
+    """Parse flags, with those of a preset as defaults: of --preset, else of the model's own unless --method says otherwise.
+
+    model: the name of the model; None if the flag --name or --model_name says it.
+    """
+    given = parser.parse_known_args(argv)[0]
+    name = model or getattr(given, "name", None) or getattr(given, "model_name", None) or "flux-dev"
+    preset = given.preset or (None if given.method else default_preset(name))
+    if preset:
+        parser.set_defaults(preset=preset, **PRESETS["flux-dev"][preset].flags)
+    return parser.parse_args(argv)
+
+
+# ---- what `toca plan | flops | memory | table flux-dev` ask for ---------------------------------------------------------------------
+
+
+def image_tokens(width: int, height: int) -> int:
+    """Tokens of a picture. Raises ValueError if it has none."""
+    if width < PATCH or height < PATCH:
+        raise ValueError(f"--width and --height must be at least {PATCH}, got {width} and {height}")
+    return (width // PATCH) * (height // PATCH)
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """One of `CONFIGS`, as the command `toca` knows it (`toca.run.Fork`)."""
+
+    name: str
+    __file__: str = __file__
+
+    def planning_parser(self) -> argparse.ArgumentParser:
+        """Flags of the model and the method, for a command's parser to take over."""
+        parser = argparse.ArgumentParser(description=f"{self.name}: text to image.", add_help=False)
+        parser.add_argument("--width", type=int, default=1024, help="pixels, rounded down to a multiple of 16")
+        parser.add_argument("--height", type=int, default=1024)
+        parser.add_argument("--num_steps", type=int, default=4 if "schnell" in self.name else 50)
+        parser.add_argument("--txt_tokens", type=int, default=txt_tokens(self.name), help="length of the text sequence")
+        add_method_flags(parser)
+        parser.set_defaults(**PRESETS[self.name][default_preset(self.name)].flags)
+        return parser
+
+    def planned_run(self, args: argparse.Namespace) -> PlannedRun:
+        """Raises ValueError on flags that make no sense."""
+        if min(args.num_steps, args.txt_tokens) < 1:
+            raise ValueError(f"--num_steps and --txt_tokens must be at least 1, got {args.num_steps} and {args.txt_tokens}")
+        spec = flux_spec(CONFIGS[self.name], image_tokens(args.width, args.height), args.txt_tokens)
+        title = f"{self.name}, {args.width}x{args.height}, {args.txt_tokens} text tokens, {args.num_steps} steps"
+        return PlannedRun(title, spec, method_from(args), args.num_steps)
+
+
+flux_dev = NamedModel("flux-dev")
+flux_dev_krea = NamedModel("flux-dev-krea")
+flux_schnell = NamedModel("flux-schnell")
+flux_dev_canny = NamedModel("flux-dev-canny")
+flux_dev_depth = NamedModel("flux-dev-depth")
+flux_dev_canny_lora = NamedModel("flux-dev-canny-lora")
+flux_dev_depth_lora = NamedModel("flux-dev-depth-lora")
+flux_dev_fill = NamedModel("flux-dev-fill")

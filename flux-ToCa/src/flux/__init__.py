@@ -1,0 +1,1 @@
+"""FLUX, the rectified-flow transformer of Black Forest Labs, with feature caching."""

@@ -1,0 +1,63 @@
+"""The text encoders: T5 for one vector per token, CLIP for one vector per prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+from safetensors import SafetensorError
+from torch import Tensor
+
+CLIP_TYPES = ("clip", "clip_text_model")
+CLIP_LENGTH = 77
+
+
+class HFEmbedder(nn.Module):
+    """A text encoder of transformers, from a folder or by its hub name; its configuration, not its name, says which kind it is.
+
+    T5: (B, max_length, D), the last hidden states. CLIP: (B, D), the pooled output.
+    Prompts are cut or padded to max_length, and the padding takes part in attention: that is what FLUX was trained with.
+    Raises ValueError if the folder is neither kind, damaged, or lacks tensors, OSError if it or its tokenizer cannot be read.
+    """
+
+    def __init__(self, source: str | Path, max_length: int, dtype: torch.dtype = torch.bfloat16) -> None:
+        from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, T5EncoderModel
+
+        super().__init__()
+        kind = _from_disk_or_hub(AutoConfig, source).model_type
+        if kind != "t5" and kind not in CLIP_TYPES:
+            raise ValueError(f"{source} holds a model of type {kind!r}; FLUX reads prompts with T5 and CLIP")
+        self.is_clip, self.max_length = kind in CLIP_TYPES, max_length
+        self.tokenizer = _from_disk_or_hub(AutoTokenizer, source)
+        cls = CLIPTextModel if self.is_clip else T5EncoderModel
+        try:
+            model, info = _from_disk_or_hub(cls, source, dtype=dtype, output_loading_info=True)
+        except SafetensorError as error:
+            raise ValueError(f"the weights in {source} are damaged: {error}") from error
+        if missing := sorted(info["missing_keys"]):
+            raise ValueError(f"{source} lacks {len(missing)} tensors of its {kind} text encoder, first {missing[0]}")
+        self.hf_module = model.eval().requires_grad_(False)
+
+    @property
+    def width(self) -> int:
+        """D of the output."""
+        return self.hf_module.config.hidden_size
+
+    @torch.no_grad()
+    def forward(self, text: Sequence[str]) -> Tensor:
+        tokens = self.tokenizer(list(text), truncation=True, max_length=self.max_length, padding="max_length", return_tensors="pt")
+        output = self.hf_module(input_ids=tokens["input_ids"].to(self.hf_module.device), attention_mask=None)
+        return output.pooler_output if self.is_clip else output.last_hidden_state
+
+
+def _from_disk_or_hub(cls: type, source: str | Path, **options: Any) -> Any:
+    """What is on this machine needs no network, and no wait for one that is down."""
+    try:
+        return cls.from_pretrained(source, local_files_only=True, **options)
+    except OSError:
+        if Path(source).exists() or str(source).count("/") != 1:  # no hub name
+            raise
+    return cls.from_pretrained(source, **options)

@@ -1,0 +1,95 @@
+"""The reference data of the model: its cases and models, and the engine's methods for upstream's flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import cache
+from typing import Any
+
+from golden_folder import GOLDEN
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from flux.model import Flux, FluxParams
+from flux_spec import flux_spec
+from toca.methods import FORA, Method, NoCaching, TaylorSeer, ToCa
+from toca.schedule import Cycle
+from toca.spec import ModelSpec
+from toca.weights import load_into
+
+if not (GOLDEN / "cases.json").is_file():
+    raise FileNotFoundError(f"there is no cases.json in {GOLDEN}")
+
+MODULES = {  # upstream's (stream, module) -> ours
+    ("double_stream", "img_mlp"): ("double_blocks", "img_mlp"),
+    ("double_stream", "txt_mlp"): ("double_blocks", "txt_mlp"),
+    ("single_stream", "mlp"): ("single_blocks", "total"),
+}
+
+
+def read_json(name: str) -> Any:
+    return json.loads((GOLDEN / name).read_text())
+
+
+CASES: dict[str, dict[str, Any]] = read_json("cases.json")
+CONFIGS: dict[str, dict[str, Any]] = read_json("config.json")
+
+
+def tensors(file: str) -> dict[str, Tensor]:
+    return load_file(GOLDEN / file)
+
+
+def metadata(file: str) -> dict[str, Any]:
+    """The notes in a file; upstream's dictionaries and numbers are JSON, some strings are not."""
+    with safe_open(GOLDEN / file, "pt") as opened:
+        notes = opened.metadata() or {}
+    return {key: json.loads(value) if value[:1] in '{["0123456789-' else value for key, value in notes.items() if key != "steps_called"}
+
+
+@cache
+def load_model(name: str) -> Flux:
+    """The model `name` of config.json in evaluation mode, loaded strictly. Do not change its weights: it is shared."""
+    params = FluxParams(**CONFIGS[name]["params"])
+    model = Flux(dataclasses.replace(params, axes_dim=tuple(params.axes_dim))).eval()
+    load_into(model, tensors(CONFIGS[name]["weights_file"]), CONFIGS[name]["weights_file"])
+    return model
+
+
+def toca_of(flags: dict[str, Any]) -> ToCa:
+    """ToCa by upstream's flags; one it does not understand is an error."""
+    flags = dict(flags)
+    method = ToCa(
+        interval=flags.pop("fresh_threshold"),
+        ratio=flags.pop("fresh_ratio"),
+        ratio_schedule=flags.pop("fresh_ratio_schedule"),
+        score=flags.pop("cache_type"),
+        soft_fresh_weight=flags.pop("soft_fresh_weight"),
+        force_fresh=flags.pop("force_fresh"),
+        upstream_exact=True,
+    )
+    assert not flags, f"flags this runner does not know: {flags}"
+    return method
+
+
+def method_of(case: dict[str, Any]) -> Method:
+    """The engine's method for upstream's name and flags; a case it does not understand is an error."""
+    name, flags = case["method"], dict(case["cache"])
+    if name == "none":
+        assert not flags
+        return NoCaching()
+    if name == "taylorseer":
+        assert flags.keys() == {"fresh_threshold", "max_order", "first_enhance"}
+        return TaylorSeer(interval=flags["fresh_threshold"], order=flags["max_order"])
+    assert name in ("toca", "fora"), f"a method this runner does not know: {name}"
+    method = toca_of(flags)
+    assert (method.ratio == 0) == (name == "fora")
+    return FORA(method.interval) if name == "fora" else method
+
+
+def spec_of(case: dict[str, Any]) -> ModelSpec:
+    """The case's model at its size; how many first steps of TaylorSeer are full is upstream's flag."""
+    spec = flux_spec(load_model(case["config"]).params, case["grid_h"] * case["grid_w"], case["txt_tokens"])
+    lead = case["cache"].get("first_enhance", spec.cycles["taylorseer"].lead)
+    return dataclasses.replace(spec, cycles={**spec.cycles, "taylorseer": Cycle(lead=lead, anchor="last_full")})

@@ -1,0 +1,131 @@
+"""The reference files beside the sampling cases: everything inside an uncached call, and inside the first cached steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from golden_data import MODULES, load_model, metadata, tensors, toca_of
+from golden_sampling import Recorder, close
+from torch import Tensor
+
+from flux.model import Flux
+from flux_spec import flux_spec
+from toca import cache as engine
+from toca.attention import attention_with_mass
+from toca.cache import Cache
+from toca.linear import linear_part
+
+ATOL = 5e-5
+EMBEDDERS = ("img_in", "txt_in", "time_in", "vector_in", "guidance_in")
+
+
+@contextmanager
+def outputs_of(model: Flux, single: str, double: str) -> Iterator[dict[str, Tensor]]:
+    """Outputs of the blocks by name, as patterns of the layer's number, and of the embedders."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        def hook(module: torch.nn.Module, args: tuple, output: Tensor | tuple[Tensor, Tensor]) -> None:
+            parts = {name: output} if isinstance(output, Tensor) else {f"{name}.img": output[0], f"{name}.txt": output[1]}
+            seen.update(parts)
+
+        return hook
+
+    handles = [getattr(model, name).register_forward_hook(keep(name)) for name in EMBEDDERS if hasattr(model, name)]
+    handles += [block.register_forward_hook(keep(double.format(layer))) for layer, block in enumerate(model.double_blocks)]
+    handles += [block.register_forward_hook(keep(single.format(layer))) for layer, block in enumerate(model.single_blocks)]
+    yield seen
+    for handle in handles:
+        handle.remove()
+
+
+def matrices(pe: Tensor) -> Tensor:
+    """Rotations as upstream has them: (..., 2, 2)."""
+    return torch.stack((pe.real, -pe.imag, pe.imag, pe.real), dim=-1).unflatten(-1, (2, 2))
+
+
+def inputs_of(data: dict[str, Tensor]) -> list[Tensor]:
+    return [data[f"input.{name}"] for name in ("img", "img_ids", "txt", "txt_ids", "timesteps", "vec")]
+
+
+@torch.no_grad()
+def check_forward_trace(file: str, patch: pytest.MonkeyPatch) -> None:
+    data, model = tensors(file), load_model(metadata(file)["config"])
+    with outputs_of(model, "single.{}", "double.{}") as seen:
+        seen["output"] = model(*inputs_of(data), data["input.guidance"])
+    ids = torch.cat((data["input.txt_ids"], data["input.img_ids"]), dim=1)
+    seen["pe"] = matrices(model.pe_embedder(ids))
+    seen["vec_total"] = seen["time_in"] + seen["guidance_in"] + seen["vector_in"]
+    expected = {key: value for key, value in data.items() if not key.startswith("input.")}
+    assert expected.keys() <= seen.keys(), f"tensors this runner does not know: {expected.keys() - seen.keys()}"
+    for key, value in expected.items():
+        close(key, seen[key], value, 1e-6 if key == "pe" else ATOL)
+
+
+@torch.no_grad()
+def check_cached_step_trace(file: str, patch: pytest.MonkeyPatch) -> None:
+    data, notes = tensors(file), metadata(file)
+    model, num_steps = load_model(notes["config"]), notes["num_steps"]
+    img, img_ids, txt, txt_ids, timesteps, vec = inputs_of(data)
+    heard, masses, seen = Recorder(), [], {}
+    heard.listen(patch)
+
+    def attend(*args: Tensor) -> tuple[Tensor, Tensor]:
+        out, mass = attention_with_mass(*args)
+        masses.append(mass / mass.shape[1])
+        return out, mass
+
+    patch.setattr(engine, "attention_with_mass", attend)
+    cache = Cache(flux_spec(model.params, img.shape[1], txt.shape[1]), toca_of(notes["cache"]), num_steps)
+    for step, t in enumerate(timesteps):
+        with outputs_of(model, f"s{step}.single.{{}}.out", f"s{step}.double.{{}}.out") as found:
+            output = model(img * (1 - 0.05 * step), img_ids, txt, txt_ids, t.expand(1), vec, torch.tensor([3.5]), cache=cache)
+        seen |= found | {f"s{step}.output": output}
+        heard.look(cache, step)
+        if any(key.startswith(f"s{step}.cache.") for key in data):
+            stored = stored_outputs(cache, f"s{step}.cache")
+    names = [f"s2.double.{layer}.attn_colmean" for layer in range(model.params.depth)]
+    names += [f"s2.single.{layer}.attn_colmean" for layer in range(model.params.depth_single_blocks)]
+    seen |= dict(zip(names, masses, strict=False))
+
+    for key, expected in data.items():
+        if match := re.fullmatch(r"s(\d+)\.(double|single)\.(\d+)\.(\w+)\.(score|indices|counter_before)", key):
+            step, stream, layer, module, what = match.groups()
+            stack, branch = MODULES[f"{stream}_stream", module]
+            found = dict(score=heard.scores, indices=heard.chosen, counter_before=heard.ages)[what][int(step), stack, int(layer), branch]
+            close(key, found, expected, 1e-5 if what == "score" else 0)
+        elif key.startswith("s2.cache."):
+            close(key, stored[key], as_stored(model, key, expected, txt.shape[1]), ATOL)
+        elif not key.startswith("input."):
+            close(key, seen[key], expected, 1e-5 if "colmean" in key else ATOL)
+
+
+def stored_outputs(cache: Cache, prefix: str) -> dict[str, Tensor]:
+    branches = {"double": ("double_blocks", ("attn", "img_mlp", "txt_mlp")), "single": ("single_blocks", ("attn", "total"))}
+    return {
+        f"{prefix}.{short}.{index}.{name}": getattr(layer, name).slot.value.clone()
+        for short, (stack, names) in branches.items()
+        for index, layer in enumerate(cache._layers[stack])
+        for name in names
+    }
+
+
+def as_stored(model: Flux, key: str, value: Tensor, txt_tokens: int) -> Tensor:
+    """Upstream stores attention before its projection; we store what it adds to the block."""
+    _, _, stream, layer, name = key.split(".")
+    if name != "attn":
+        return value
+    if stream == "single":
+        return linear_part(model.single_blocks[int(layer)].linear2, value, columns=slice(model.params.hidden_size))
+    block = model.double_blocks[int(layer)]
+    return torch.cat((block.txt_attn.proj(value[:, :txt_tokens]), block.img_attn.proj(value[:, txt_tokens:])), dim=1)
+
+
+CHECKS = {
+    "forward_trace_b.safetensors": check_forward_trace,
+    "cached_step_trace_b.safetensors": check_cached_step_trace,
+}

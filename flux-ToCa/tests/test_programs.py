@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image
+from tiny_programs import parts, tiny
+
+import geneval_flux
+import sample
+from flux import cli, pictures
+from flux.__main__ import main as flux_main
+from flux.pipeline import Pipeline
+from flux_cli import parse
+
+__all__ = ["parts", "tiny"]
+STEPS = ["--num_steps", "8"]
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def prompt_of(path: Path) -> str | None:
+    return Image.open(path).getexif().get(ExifTags.Base.ImageDescription)
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# ---- src/sample.py -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prompt_file(tmp_path) -> str:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a cat\n\n  two dogs \na fish\n")
+    return str(path)
+
+
+def sample_run(folder: Path, prompt_file: str, *flags: str) -> Path:
+    args = ["--prompt_file", prompt_file, "--output_dir", str(folder), "--add_sampling_metadata", *flags]
+    sample.main(parse(sample.parser(), args))
+    return folder
+
+
+DEV = ["--model_name", "flux-dev", *STEPS]
+
+
+def test_one_picture_per_prompt_with_its_prompt_inside(tmp_path, tiny, prompt_file, capsys):
+    folder = sample_run(tmp_path / "out", prompt_file, *tiny, *DEV, "--num_images_per_prompt", "2")
+    assert listing(folder) == [*(f"img_{i}.jpg" for i in range(6)), "settings.json"]
+    assert [prompt_of(folder / f"img_{i}.jpg") for i in range(6)] == ["a cat"] * 2 + ["two dogs"] * 2 + ["a fish"] * 2
+    assert read(folder / "img_0.jpg").shape == (48, 64, 3) and read(folder / "img_0.jpg").std() > 1
+    said = capsys.readouterr().out
+    assert "preset toca4-01: toca: 4 full, 4 partial steps" in said and "TFLOPs per image" in said and "6 images in" in said
+
+
+def test_a_picture_does_not_depend_on_its_batch(tmp_path, tiny, prompt_file):
+    one = sample_run(tmp_path / "one", prompt_file, *tiny, *DEV, "--seed", "5")
+    two = sample_run(tmp_path / "two", prompt_file, *tiny, *DEV, "--seed", "5", "--batch_size", "2")
+    other = sample_run(tmp_path / "other", prompt_file, *tiny, *DEV, "--seed", "6")
+    for i in range(3):
+        assert abs(read(one / f"img_{i}.jpg") - read(two / f"img_{i}.jpg")).max() <= 3  # a level, and what JPEG makes of it
+    assert abs(read(one / "img_1.jpg") - read(other / "img_1.jpg")).max() > 20
+
+
+def test_an_interrupted_run_goes_on(tmp_path, tiny, prompt_file, monkeypatch, capsys):
+    whole = sample_run(tmp_path / "whole", prompt_file, *tiny, *DEV)
+    generate, calls = Pipeline.generate, []
+
+    def interrupted(self, prompts, *rest):
+        calls.append(prompts)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return generate(self, prompts, *rest)
+
+    monkeypatch.setattr(Pipeline, "generate", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        sample_run(tmp_path / "out", prompt_file, *tiny, *DEV)
+    assert stop.value.code == 130 and "interrupted: finished pictures stay" in capsys.readouterr().out
+    assert listing(tmp_path / "out") == ["img_0.jpg", "settings.json"]
+    sample_run(tmp_path / "out", prompt_file, *tiny, *DEV)
+    assert calls[2:] == [["two dogs"], ["a fish"]]
+    for i in range(3):
+        assert (tmp_path / "out" / f"img_{i}.jpg").read_bytes() == (whole / f"img_{i}.jpg").read_bytes()
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path, tiny, prompt_file):
+    sample_run(tmp_path / "out", prompt_file, *tiny, "--num_steps", "1")
+    with pytest.raises(SystemExit, match=r"other settings.*seed was 0, now 1"):
+        sample_run(tmp_path / "out", prompt_file, *tiny, "--num_steps", "1", "--seed", "1")
+
+
+def test_schnell_runs_four_steps_without_caching(tmp_path, tiny, prompt_file, capsys):
+    sample_run(tmp_path / "out", prompt_file, *tiny)
+    assert "preset none: none: 4 full steps" in capsys.readouterr().out
+
+
+METHODS = {
+    "none": "8 full",
+    "fora": "2 full, 6 reuse",
+    "duca": "full",
+    "taylorseer": "full",
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method(tmp_path, tiny, prompt_file, method, capsys):
+    folder = sample_run(tmp_path / "out", prompt_file, *tiny, *DEV, "--method", method, "--batch_size", "3")
+    assert METHODS[method] in capsys.readouterr().out and len(listing(folder)) == 4
+
+
+def test_flops_are_printed_and_nothing_is_written(tmp_path, prompt_file, capsys):
+    size = ["--model_name", "flux-dev", "--num_steps", "50", "--width", "1024", "--height", "1024"]
+    sample_run(tmp_path / "out", prompt_file, *size, "--test_FLOPs")
+    said = capsys.readouterr().out
+    assert "1263.22 with every step rounded" in said and "14 full, 36 partial" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_offload_changes_no_picture_and_says_what_it_saves(tmp_path, tiny, prompt_file, capsys):
+    plain = sample_run(tmp_path / "plain", prompt_file, *tiny, *DEV)
+    capsys.readouterr()
+    offloaded = sample_run(tmp_path / "off", prompt_file, *tiny, *DEV, "--offload")
+    assert "of weights on cpu at a time" in capsys.readouterr().out
+    assert (plain / "img_0.jpg").read_bytes() == (offloaded / "img_0.jpg").read_bytes()
+
+
+def test_bf16_and_upstream_numerics_stay_near(tmp_path, tiny, prompt_file):
+    flags = [*tiny, *DEV, "--method", "none", "--batch_size", "3"]
+    exact = read(sample_run(tmp_path / "a", prompt_file, *flags) / "img_0.jpg")
+    half = read(sample_run(tmp_path / "b", prompt_file, *flags, "--dtype", "bf16") / "img_0.jpg")
+    published = read(sample_run(tmp_path / "c", prompt_file, *flags, "--dtype", "bf16", "--upstream_numerics") / "img_0.jpg")
+    assert 0 < abs(exact - half).mean() < 4 and 0 < abs(exact - published).mean() < 12
+
+
+# ---- src/geneval_flux.py -----------------------------------------------------------------------------------------------------------
+
+
+def geneval(folder: Path, metadata: Path, *flags: str) -> Path:
+    geneval_flux.main(parse(geneval_flux.parser(), [str(metadata), "--output_dir", str(folder), *flags]))
+    return folder
+
+
+@pytest.fixture
+def metadata(tmp_path) -> Path:
+    path = tmp_path / "metadata.jsonl"
+    path.write_text('{"tag": "single_object", "prompt": "a bench"}\n{"prompt": "a cow", "include": [{"class": "cow"}]}\n')
+    return path
+
+
+def test_genevals_layout_and_resume(tmp_path, tiny, metadata):
+    flags = [*tiny, "--model_name", "flux-dev", "--steps", "6", "--n_samples", "3", "--batch_size", "2"]
+    folder = geneval(tmp_path / "out", metadata, *flags)
+    assert listing(folder) == sorted(
+        ["settings.json"]
+        + [f"0000{i}/{name}" for i in range(2) for name in ("grid.png", "metadata.jsonl", *(f"samples/0000{k}.png" for k in range(3)))]
+    )
+    assert json.loads((folder / "00001/metadata.jsonl").read_text()) == {"prompt": "a cow", "include": [{"class": "cow"}]}
+    assert not (folder / "00001/metadata.jsonl").read_text().endswith("\n")
+    assert read(folder / "00000/grid.png").shape == (2 * 50 + 2, 2 * 66 + 2, 3)
+    assert not Image.open(folder / "00000/samples/00000.png").getexif()
+    before = {name: (folder / name).read_bytes() for name in listing(folder)}
+    os.remove(folder / "00001/samples/00001.png")
+    geneval(folder, metadata, *flags)
+    assert {name: (folder / name).read_bytes() for name in listing(folder)} == before
+    more = [*flags[:-3], "4", "--batch_size", "2", "--skip_grid", "--add_sampling_metadata"]
+    geneval(folder, metadata, *more)
+    assert prompt_of(folder / "00001/samples/00003.png") == "a cow" and len(listing(folder)) == 13
+
+
+# ---- python -m flux ----------------------------------------------------------------------------------------------------------------
+
+
+def test_text_to_image_counts_on(tmp_path, tiny, capsys):
+    flags = [*tiny, "--name", "flux-schnell", "--prompt", "a cat", "--output_dir", str(tmp_path), "--seed", "3"]
+    (tmp_path / "img_7.jpg").touch()
+    flux_main(flags)
+    flux_main(["t2i", *flags, "--add_sampling_metadata", "False"])
+    assert (prompt_of(tmp_path / "img_8.jpg"), prompt_of(tmp_path / "img_9.jpg")) == ("a cat", None)
+    assert np.array_equal(read(tmp_path / "img_8.jpg"), read(tmp_path / "img_9.jpg"))
+    assert "seed 3: 'a cat'" in capsys.readouterr().out
+
+
+def test_the_loop(tmp_path, tiny, monkeypatch, capsys):
+    lines = iter(["/w 32", "/h 17", "/x", "/s 4", "/n 2", "/g 2.5", "a dog", "", "/h 32", "/q"])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    flux_main([*tiny, "--name", "flux-dev", "--loop", "--prompt", "unused", "--output_dir", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert listing(tmp_path) == ["img_0.jpg", "img_1.jpg"]
+    assert [prompt_of(tmp_path / f"img_{i}.jpg") for i in range(2)] == ["a dog", "a dog"]
+    assert read(tmp_path / "img_1.jpg").shape == (48, 32, 3)
+    assert "/h wants a multiple of 16, got 17" in said and "unknown command /x" in said and "seed 4: 'a dog'" in said
+    assert said.count("seed 4: 'a dog'") == 1  # of the next picture only
+
+
+# ---- what pictures carry -----------------------------------------------------------------------------------------------------------
+
+
+def test_rounding_and_upstreams_truncation():
+    levels = torch.arange(256) / 127.5 - 1
+    x = levels.expand(1, 3, 1, 256)
+    assert pictures.to_uint8(x)[0, 0, :, 1].tolist() == list(range(256))
+    truncated = pictures.to_uint8(x, truncate=True)[0, 0, :, 1]
+    assert (truncated != np.arange(256)).sum() > 0 and abs(truncated.astype(int) - np.arange(256)).max() == 1
+    assert pictures.to_uint8(torch.full((1, 3, 1, 1), 3.0)).max() == 255
+
+
+def test_watermark_from_its_minimum_size_on(monkeypatch, capsys):
+    class Encoder:
+        def set_watermark(self, kind, bits):
+            assert kind == "bits" and len(bits) == 46
+
+        def encode(self, picture, method):
+            assert method == "dwtDct" and picture.flags["C_CONTIGUOUS"]
+            return picture + np.uint8([1, 0, 0])  # blue, which comes first there
+
+    monkeypatch.setitem(sys.modules, "imwatermark", types.SimpleNamespace(WatermarkEncoder=Encoder))
+    mark = pictures.watermarker()
+    assert mark(np.zeros((256, 256, 3), np.uint8))[0, 0].tolist() == [0, 0, 1]
+    assert mark(np.zeros((240, 256, 3), np.uint8)).max() == 0
+    monkeypatch.setitem(sys.modules, "imwatermark", None)
+    assert pictures.watermarker() is None and "pip install invisible-watermark" in capsys.readouterr().out
+
+
+def test_without_its_weights_the_filter_is_off(tmp_path, capsys):
+    assert pictures.nsfw_filter(str(tmp_path / "nowhere")) is None
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_unsafe_pictures_are_not_written(tmp_path, tiny, monkeypatch, prompt_file, capsys):
+    ratings = iter([0.1, 0.9, 0.2])
+    monkeypatch.setattr("flux.runs.nsfw_filter", lambda: lambda picture: next(ratings))
+    folder = sample_run(tmp_path / "out", prompt_file, *tiny, "--num_steps", "1", "--use_nsfw_filter")
+    assert listing(folder) == ["img_0.jpg", "img_2.jpg", "settings.json"]
+    assert "img_1.jpg not written: NSFW score 0.90" in capsys.readouterr().out
+
+
+# ---- errors ------------------------------------------------------------------------------------------------------------------------
+
+ERRORS = {
+    "width": (["--width", "15"], "--width must be at least 16 pixels, got 15"),
+    "height": (["--height", "-1"], "--height must be at least 16"),
+    "steps": (["--num_steps", "0"], "--num_steps must be at least 1"),
+    "guidance": (["--guidance", "nan"], "--guidance must be a number"),
+    "batch": (["--batch_size", "0"], "--batch_size must be at least 1"),
+    "cycle": (["--method", "toca", "--fresh_threshold", "0"], "interval must be at least 1"),
+    "device": (["--device", "nonsense"], "no such kind of device"),
+    "no gpu": (["--device", "cuda:77"], "CUDA devices"),
+    "checkpoint": (["--ckpt", "./nowhere"], "--ckpt names ./nowhere.*huggingface.co/black-forest-labs/FLUX.1-schnell.*put it at"),
+    "t5": (["--t5", "./nowhere"], "no T5 encoder at ./nowhere: get it from https://huggingface.co/google/t5-v1_1-xxl.*--t5"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_wrong_flag_is_one_line(tmp_path, tiny, prompt_file, name):
+    flags, message = ERRORS[name]
+    with pytest.raises(SystemExit, match=message) as error:
+        sample_run(tmp_path / "out", prompt_file, *tiny, *flags)
+    assert str(error.value).startswith("error: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b" \n\n", b"\xff\xfe\x00", None])
+def test_an_unusable_prompt_file_is_one_line(tmp_path, tiny, content):
+    path = tmp_path / "p.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit, match=r"error: --prompt_file .*(no prompt|not UTF-8|cannot be read)"):
+        sample_run(tmp_path / "out", str(path), *tiny)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"tag": 1}'])
+def test_an_unusable_metadata_file_is_one_line(tmp_path, tiny, content):
+    (tmp_path / "m.jsonl").write_text(content)
+    with pytest.raises(SystemExit, match=r"error: .*(no prompt|not JSON)"):
+        geneval(tmp_path / "out", tmp_path / "m.jsonl", *tiny)
+
+
+def test_the_encoders_cannot_be_swapped(tmp_path, tiny, parts, prompt_file):
+    with pytest.raises(SystemExit, match="is no T5 encoder"):
+        sample_run(tmp_path / "out", prompt_file, *tiny, "--t5", str(parts / "second"))
+
+
+def test_exhausted_memory_is_one_line(tmp_path, tiny, prompt_file, monkeypatch):
+    def exhausted(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 1 GiB")
+
+    monkeypatch.setattr(Pipeline, "generate", exhausted)
+    with pytest.raises(SystemExit, match=r"error: out of memory on the device: try --offload.*\(CUDA out of memory\.\)"):
+        sample_run(tmp_path / "out", prompt_file, *tiny)
+
+
+@pytest.mark.parametrize("argv", [["--preset", "no"], ["--method", "no"], ["--name", "flux-pro"], ["paint"], ["--promp", "x"]])
+def test_unknown_choices_are_refused(argv):
+    with pytest.raises(SystemExit):
+        flux_main(argv)
+    assert cli.next_index(Path("nowhere")) == 0
+
+
+# ---- started as programs -----------------------------------------------------------------------------------------------------------
+
+FORK = Path(__file__).parents[1]
+
+
+def test_they_start_and_fail_in_one_line(tmp_path):
+    """As a user starts them; src/sample.py and sample.py are told apart by their paths."""
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join((str(FORK / "src"), str(FORK), os.environ.get("PYTHONPATH", ""))))
+    env |= dict(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    commands = (
+        ["sample.py", "--output", "picture"],
+        ["src/sample.py", "--prompt_file", str(tmp_path / "none.txt")],
+        ["src/geneval_flux.py", str(tmp_path / "none.jsonl")],
+        ["-m", "flux", "--width", "3"],
+    )
+    started = [
+        subprocess.Popen([sys.executable, *command], cwd=FORK, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    for process in started:
+        errors = process.communicate(timeout=300)[1].strip().splitlines()
+        assert process.returncode == 1 and len(errors) == 1 and errors[0].startswith("error: ")

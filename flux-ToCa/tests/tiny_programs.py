@@ -1,0 +1,42 @@
+"""The programs on tiny components: the real code paths and files, in small."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from tiny_parts import TINY_AE, TINY_FLUX, save_ae, save_clip, save_flux, save_t5
+
+from flux import util
+
+CHANNELS = {"fill": 384, "canny": 128, "depth": 128}
+
+
+def tiny_params(name: str):
+    channels = next((number for kind, number in CHANNELS.items() if kind in name), 64)
+    return TINY_FLUX.replace(in_channels=channels, guidance_embed=name != "flux-schnell")
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory) -> Path:
+    """A folder with a checkpoint for every name, `ae.safetensors`, and the encoders `first` (T5) and `second` (CLIP)."""
+    folder = tmp_path_factory.mktemp("parts")
+    for name, config in util.CONFIGS.items():
+        if not config.lora:
+            save_flux(folder / config.flow.file, tiny_params(name))
+    save_ae(folder / "ae.safetensors")
+    save_t5(folder / "first")
+    save_clip(folder / "second")
+    return folder
+
+
+@pytest.fixture
+def tiny(parts, monkeypatch) -> list[str]:
+    """Make the named models tiny; returns the flags that find their files and keep runs short."""
+    for name, config in list(util.CONFIGS.items()):
+        monkeypatch.setitem(util.CONFIGS, name, dataclasses.replace(config, params=tiny_params(name), t5_length=12))
+    monkeypatch.setattr(util, "AE_PARAMS", TINY_AE)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    files = ["--ckpt", str(parts), "--ae", str(parts / "ae.safetensors"), "--t5", str(parts / "first"), "--clip", str(parts / "second")]
+    return [*files, "--width", "64", "--height", "50", "--device", "cpu", "--dtype", "fp32"]
