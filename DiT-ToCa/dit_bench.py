@@ -80,7 +80,7 @@ def sample(model: DiT, method: Method, steps: int, batch: int, cfg_scale: float 
     with Cache(dit_spec(config), method, steps) as cache:
 
         def network(x: Tensor, t: Tensor, **kwargs: Any) -> Tensor:
-            out = model.forward_with_cfg(x, t, **kwargs)
+            out = model.forward_with_cfg(x.to(dtype), t, **kwargs)
             held.append(cache.nbytes)
             clock.mark()
             return out
@@ -88,7 +88,7 @@ def sample(model: DiT, method: Method, steps: int, batch: int, cfg_scale: float 
         clock.mark()
         model.precompute_modulation(cache, torch.tensor(diffusion.timestep_map[::-1], device=device), y)
         clock.mark()
-        x = torch.cat([z, z]).to(dtype)
+        x = torch.cat([z, z])
         diffusion.ddim_sample_loop(network, x.shape, x, model_kwargs=dict(y=y, cfg_scale=cfg_scale, cache=cache))
         clock.mark()
         modulation, *seconds, last_update = clock.seconds()

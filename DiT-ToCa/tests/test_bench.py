@@ -14,19 +14,23 @@ from toca.plan import Plan
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict:
     path: Path = tmp_path_factory.mktemp("bench") / "bench.json"
-    flags = ["--model", "DiT-mini", "--image-size", "8", "--num-sampling-steps", "8", "--device", "cpu", "--output", str(path)]
-    dit_bench.main(flags)
+    flags = ["--model", "DiT-mini", "--dtype", "fp32", "bf16", "--image-size", "8", "--num-sampling-steps", "8"]
+    dit_bench.main([*flags, "--device", "cpu", "--output", str(path)])
     return json.loads(path.read_text())
 
 
 def test_every_method_runs_and_the_machine_is_named(report: dict) -> None:
-    assert [r["method"] for r in report["results"]] == list(dit_bench.METHODS)
+    runs = [(r["dtype"], r["method"]) for r in report["results"]]
+    assert runs == [(dtype, method) for dtype in ("fp32", "bf16") for method in dit_bench.METHODS]
     assert report["machine"]["torch"] and report["machine"]["threads"] >= 1 and report["date"]
 
 
 def test_speedups_are_ratios_to_the_uncached_run(report: dict) -> None:
-    base, *others = report["results"]
-    for r in others:
+    base = None
+    for r in report["results"]:
+        if r["method"] == "uncached":
+            base = r
+            continue
         assert r["flops_speedup"] == pytest.approx(base["tflops"] / r["tflops"])
         assert r["time_speedup"] == pytest.approx(base["seconds"] / r["seconds"])
 
