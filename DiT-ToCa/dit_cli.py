@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from dit_spec import CONFIGS, DiTConfig, dit_spec
-from toca.methods import FORA, METHODS, DuCa, Method, NoCaching, TaylorSeer, ToCa
+from toca.flags import method_from
+from toca.methods import METHODS
 from toca.methods.toca import FORCE_FRESH
 from toca.presets import PRESETS, parse_with_preset
 from toca.run import PlannedRun
@@ -53,26 +54,6 @@ def config_from(args: argparse.Namespace) -> DiTConfig:
         raise ValueError(f"--image-size must be a multiple of {stride * config.patch_size} for {args.model}, got {pixels}")
     overrides = {} if args.num_classes is None else dict(num_classes=args.num_classes)
     return config.replace(input_size=pixels // stride, **overrides)
-
-
-def method_from(args: argparse.Namespace) -> Method:
-    """The caching method of the flags. Raises ValueError on settings that make no sense."""
-    if args.method == "none":
-        return NoCaching()
-    if args.method == "fora":
-        return FORA(interval=args.fresh_threshold)
-    if args.method == "taylorseer":
-        return TaylorSeer(interval=args.interval, order=args.max_order)
-    return {"toca": ToCa, "duca": DuCa}[args.method](
-        interval=args.fresh_threshold,
-        ratio=args.fresh_ratio,
-        ratio_schedule=args.ratio_scheduler,
-        score=args.cache_type,
-        soft_fresh_weight=args.soft_fresh_weight,
-        force_fresh=args.force_fresh,
-        bucket=args.token_bucket,
-        upstream_exact=args.upstream_exact,
-    )
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:

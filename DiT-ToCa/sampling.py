@@ -12,7 +12,7 @@ from download import checkpoint_path
 from models import DiT, sincos_2d
 from sampler import Sampler, describe, to_uint8
 from toca.flops import total_flops
-from toca.runner import main_process, reproducible_matmuls
+from toca.runner import device_from, main_process, reproducible_matmuls
 from toca.weights import load_into, load_state_dict
 from vae import Decoder, load_decoder, vae_name
 
@@ -105,17 +105,6 @@ def prepare(args: argparse.Namespace, vae: str) -> torch.device:
     reproducible_matmuls()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
     return device_from(args.device)
-
-
-def device_from(name: str | None) -> torch.device:
-    """The device of a flag, by default CUDA where there is one. Raises ValueError if there is no such device."""
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise ValueError(f"--device {name}: no such kind of device, try cpu or cuda") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
 
 
 def check_plan(args: argparse.Namespace) -> None:

@@ -22,9 +22,9 @@ from dit_spec import DiTConfig
 from experiment import Log, experiment_folder, resume, save
 from models import DiT, DiT_models
 from optim import Muon, hidden_matrices
-from sampling import device_from, image_size
+from sampling import image_size
 from toca.files import remove_parts
-from toca.runner import item_seed, process_group, user_errors
+from toca.runner import device_from, item_seed, process_group, user_errors
 from toca.weights import load_state_dict
 from vae import load_encoder, vae_name
 

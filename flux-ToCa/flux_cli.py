@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flux_spec import CONFIGS, FluxParams, flux_spec, txt_tokens
-from toca.methods import FORA, METHODS, DuCa, Method, NoCaching, TaylorSeer, ToCa
+from toca.flags import method_from
+from toca.methods import METHODS
 from toca.methods.toca import FORCE_FRESH
 from toca.presets import PRESETS
 from toca.run import PlannedRun
@@ -32,26 +33,6 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max_order", type=int, default=1, help="order of taylorseer's differences")
     group.add_argument("--token_bucket", type=int, default=1, help="round token counts up to a multiple: fewer shapes to compile")
     group.add_argument("--upstream_exact", action="store_true", help="reproduce the published code's steps, accidents included")
-
-
-def method_from(args: argparse.Namespace) -> Method:
-    """The caching method of the flags. Raises ValueError on settings that make no sense."""
-    if args.method == "none":
-        return NoCaching()
-    if args.method == "fora":
-        return FORA(interval=args.fresh_threshold)
-    if args.method == "taylorseer":
-        return TaylorSeer(interval=args.fresh_threshold, order=args.max_order)
-    return {"toca": ToCa, "duca": DuCa}[args.method](
-        interval=args.fresh_threshold,
-        ratio=args.fresh_ratio,
-        ratio_schedule=args.ratio_scheduler,
-        score=args.cache_type,
-        soft_fresh_weight=args.soft_fresh_weight,
-        force_fresh=args.force_fresh,
-        bucket=args.token_bucket,
-        upstream_exact=args.upstream_exact,
-    )
 
 
 def default_preset(name: str) -> str:

@@ -12,9 +12,10 @@ import argparse
 from pathlib import Path
 
 from flux.cli import NAMES, PROMPT
-from flux.flags import add_shared_flags, check, describe, device_from, load_pipeline, program_errors
+from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from flux.runs import Clock, Writer
 from flux_cli import parse
+from toca.runner import device_from
 
 
 @program_errors()

@@ -57,6 +57,17 @@ def main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def device_from(name: str | None) -> torch.device:
+    """The device of a flag, by default CUDA where there is one. Raises ValueError if there is no such device."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: no such kind of device, try cpu or cuda") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
 @contextmanager
 def process_group(device: torch.device, timeout: timedelta = timedelta(hours=12)) -> Iterator[tuple[int, int, torch.device]]:
     """(rank, world size, device) as torchrun set them, or (0, 1, device) without it. NCCL on CUDA, gloo elsewhere.

@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
-from flux.flags import add_shared_flags, check, describe, device_from, load_pipeline, program_errors
+from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from flux.pictures import save_picture
 from flux.runs import Clock, Writer, batches, open_folder, picture_settings
 from flux_cli import parse
 from toca.files import atomic_path
-from toca.runner import barrier, process_group
+from toca.runner import barrier, device_from, process_group
 
 
 def read_metadata(path: str) -> list[dict[str, Any]]:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from flux.flags import add_shared_flags, check, describe, device_from, load_pipeline, program_errors
+from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from flux.runs import Clock, Writer, batches, open_folder, picture_settings
 from flux_cli import parse
-from toca.runner import barrier, process_group
+from toca.runner import barrier, device_from, process_group
 
 
 def read_prompts(path: str) -> list[str]:

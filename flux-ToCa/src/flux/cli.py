@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flux.flags import add_shared_flags, add_switch, check, describe, device_from, load_pipeline, program_errors
+from flux.flags import add_shared_flags, add_switch, check, describe, load_pipeline, program_errors
 from flux.pipeline import Condition, Pipeline
 from flux.runs import Clock, Writer
 from flux.sampling import CELL
 from flux_cli import parse
 from toca.files import remove_parts
+from toca.runner import device_from
 
 NAMES = ("flux-dev", "flux-schnell", "flux-dev-krea")
 PROMPT = "a lighthouse on a cliff above the fog at dawn, with the word FLUX painted on its wall"

@@ -11,8 +11,9 @@ import argparse
 
 from flux.cli import Run, add_program_flags, options_from
 from flux.conditions import fill_condition, load_picture, to_tensor
-from flux.flags import add_shared_flags, check, describe, device_from, load_pipeline, program_errors
+from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from flux_cli import parse
+from toca.runner import device_from
 
 SIDES = 32
 

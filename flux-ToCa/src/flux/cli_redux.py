@@ -13,10 +13,11 @@ from torch import Tensor
 
 from flux.cli import Run, add_program_flags, options_from
 from flux.conditions import load_picture
-from flux.flags import DTYPES, add_shared_flags, check, describe, device_from, load_pipeline, program_errors
+from flux.flags import DTYPES, add_shared_flags, check, describe, load_pipeline, program_errors
 from flux.modules.image_embedders import ReduxAdapter, SiglipEncoder
 from flux.util import REDUX, SIGLIP, load_checked, read
 from flux_cli import parse
+from toca.runner import device_from
 
 TOKENS = 729  # of SigLIP so400m at 384 pixels
 GUIDANCE = 2.5

@@ -88,17 +88,6 @@ def check(args: argparse.Namespace) -> Cost:
     return cost
 
 
-def device_from(name: str | None) -> torch.device:
-    """The device of a flag, by default CUDA where there is one. Raises ValueError if there is no such device."""
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise ValueError(f"--device {name}: no such kind of device, try cpu or cuda") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
 def load_pipeline(args: argparse.Namespace, device: torch.device, progress: bool = False) -> Pipeline:
     """The networks of the flags, loaded to the device, or to the CPU with --offload. Raises ValueError or OSError on missing files."""
     reproducible_matmuls()
