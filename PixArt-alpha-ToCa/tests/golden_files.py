@@ -19,7 +19,6 @@ from toca.scoring import undecided
 from toca.selection import spatial_bonus
 
 
-
 @torch.no_grad()
 def check_forward(file: str) -> None:
     """One uncached pass, with activations from inside."""
