@@ -89,7 +89,7 @@ class ModelSpec:
     skip_odd: bool = False  # DuCa skips odd places of the cycle instead of even ones
     published_depth: int = 28  # the depth that upstream's layer schedules take for granted
     published_maps: bool = True  # upstream keeps attention maps where they rate tokens
-    rounds_steps: bool = False  # published totals add up steps rounded to two decimals of a TFLOP
+    rounds_steps: bool = False  # published totals add up rounded steps (`toca.flops.rounded_tflops`)
 
     def ratio_schedule(self, name: str) -> RatioSchedule:
         known = {**RATIO_SCHEDULES, **self.ratio_schedules}
