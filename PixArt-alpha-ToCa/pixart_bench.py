@@ -37,7 +37,7 @@ METHODS: dict[str, Method] = {
 }
 RATING = {  # the attention that rates includes attending, which an unrated step does too
     "scoring": (toca.cache, "attention_with_entropy"),
-    "ranking": (Selector, "_choose"),
+    "ranking": (Selector, "_rank"),
     "noting": (Selector, "observe"),
     "opening": (Selector, "begin"),
 }

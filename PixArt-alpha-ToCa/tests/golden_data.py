@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-from torch import Tensor
-
 from diffusion.model.nets import PixArt, PixArtMS
 from diffusion.model.nets.PixArt import position_table
 from pixart_spec import PixArtConfig
+from toca.golden import find
 from toca.methods import DuCa, Method, NoCaching, ToCa
 
-HERE = Path(__file__).resolve().parent
 FILES = {"README.md", "cases.json", "config.json"}
 SETTINGS = {"weights", "model", "sampler", "steps", "batch", "cfg_scale", "latent_hw", "input_size", "uses_mask", "reference", "engine"}
 SETTINGS |= {"step_decision"}
 NOTES = {"noise_level", "min_score_gap", "selections_same_in_float64", "finite", "img_hw", "aspect_ratio"}
 
 
-def find_folder() -> Path:
-    """TOCA_GOLDEN_DIR (an error without cases.json), else the full set beside the repository, else the subset in this one."""
-    if given := os.environ.get("TOCA_GOLDEN_DIR"):
-        if not (Path(given) / "cases.json").is_file():
-            raise FileNotFoundError(f"TOCA_GOLDEN_DIR is {given}, where there is no cases.json")
-        return Path(given)
-    full = HERE.parents[2] / "shared" / "golden" / "pixart"
-    return full if (full / "cases.json").is_file() else HERE / "golden"
-
-
-GOLDEN = find_folder()
-
-
-def read_json(name: str) -> Any:
-    return json.loads((GOLDEN / name).read_text())
-
-
+DATA = find("pixart", Path(__file__).parent)
+GOLDEN, read_json, tensors = DATA.folder, DATA.json, DATA.tensors
 CASES: dict[str, dict[str, Any]] = read_json("cases.json")
 CONFIGS: dict[str, dict[str, Any]] = read_json("config.json")
-
-
-def tensors(file: str) -> dict[str, Tensor]:
-    return load_file(GOLDEN / file)
 
 
 @cache

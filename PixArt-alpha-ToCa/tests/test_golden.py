@@ -1,4 +1,4 @@
-"""Replay the reference runs, wherever `golden_data.find_folder` finds them: sampling cases and unit files."""
+"""Replay the reference runs, wherever `toca.golden.find` finds them: sampling cases and unit files."""
 
 from __future__ import annotations
 

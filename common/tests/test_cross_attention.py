@@ -12,11 +12,12 @@ from torch import Tensor
 from toy import HEADS, WIDTH, attn, mlp, spec, stack
 
 import toca.attention
+from toca.ahead import Batch, batches
 from toca.attention import attention, attention_with_entropy
 from toca.cache import NO_CACHE, Cache, LayerCache
 from toca.memory import Held, predict
 from toca.methods import FORA, DuCa, Method, NoCaching, ToCa
-from toca.scoring import SCORES
+from toca.scoring import RATINGS, SCORES
 from toca.spec import ModelSpec
 
 TOKENS, LENGTH, DEPTH, STEPS = 15, 6, 3, 9
@@ -169,6 +170,20 @@ def test_the_last_refresh_before_a_full_step_is_scored_only_for_what_follows_in_
     alone = spec(stack(depth=1, branches=(attn(), CROSS)))
     plan = METHOD.plan(alone, STEPS)
     assert [row["blocks", 0, "cross_attn"].score for row in plan.steps] == [True, True, False] * 3
+
+
+def test_frozen_scores_are_ranked_for_the_cycle_and_live_ones_for_a_step():
+    some = model_spec()
+    layers = range(DEPTH)
+
+    def ranked(method: Method, name: str) -> list[list[Batch]]:
+        return batches(method.plan(some, 6), some.stacks[0], some.stacks[0].branch(name), RATINGS["entropy"])
+
+    frozen = [[], [Batch(layers, (1, 2))], [], [], [Batch(layers, (4, 5))], []]
+    assert [ranked(replace(METHOD, frozen=True), name) for name in ("cross_attn", "mlp")] == [frozen, frozen]
+    assert ranked(METHOD, "cross_attn") == [[Batch(layers, (step,))] if step % 3 else [] for step in range(6)]
+    alone = [[Batch(range(layer, layer + 1), (step,), waits=True) for layer in layers] for step in range(6)]
+    assert ranked(METHOD, "mlp") == [alone[step] if step % 3 else [] for step in range(6)]
 
 
 # ---- run ------------------------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from toca.modulation import Linears, ModulationTable, all_chunks, some_chunks
 from toca.plan import Action, Kind, chunks_needed
 from toca.scoring import RATINGS
 from toca.selection import Selector, Uniform, hashed_uniform
-from toca.slots import Last, Slot, Taylor
+from toca.slots import Last, Slot, Taylor, gather
 from toca.spec import HIDDEN, Branch, ModelSpec, Stack
 
 BranchFunction = Callable[..., Tensor]
@@ -63,15 +63,19 @@ NO_CACHE: Any = NoCache()
 class BranchCache:
     """One branch of one layer: `cache.mlp(f, x)` runs f on all tokens, on the selected ones, or not at all, as the plan says."""
 
-    def __init__(self, layer: LayerCache, branch: Branch, slot: Slot, selector: Selector | None, keeps_input: bool) -> None:
-        self.layer, self.branch, self.slot, self.selector = layer, branch, slot, selector
+    def __init__(
+        self, layer: LayerCache, branch: Branch, slot: Slot, selector: Selector | None, reader: Selector | None, keeps_input: bool
+    ) -> None:
+        """selector: ranks this branch's tokens. reader: those of the branch that alone reads this one."""
+        self.layer, self.branch, self.slot, self.selector, self.reader = layer, branch, slot, selector, reader
         self.reference = Last() if keeps_input else None  # every token's input when it was last computed
         self.action = Action(Kind.FULL)
         self.rows: Tensor | None = None  # flat (R * K,), while single tokens are computed
 
     def __call__(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor | None:
-        """f: (R, K, C), *(R, K, ...) -> (R, K, C'). x: (R, N, C); per_token: (R, N, ...), gathered alongside x. Returns (R, N, C'), or None
-        for a branch that only feeds another where that computes nothing."""
+        """f: (R, K, C), *(R, K, ...) -> (R, K, C'). x: (R, N, C); per_token: (R, N, ...), gathered alongside x, or from a branch that feeds
+        this one (R, K, ...). Returns (R, N, C'), of a branch that only feeds another maybe the K rows alone that it reads, or None where
+        that computes nothing."""
         action = self.action
         if action.kind is Kind.SKIP:
             return None  # its only reader computes nothing
@@ -95,6 +99,9 @@ class BranchCache:
         self.slot.put(value, self.action)
         if self.reference:
             self.reference.put(x, self.action)
+        if self.reader and (batch := self.reader.packed_with(self.layer.index)):
+            for layer in batch.layers:
+                self.layer.peer(layer, self.branch.name).slot.pack(self.reader.ranked[step][layer] for step in batch.steps)
         return value
 
     def _refresh(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> None:
@@ -103,16 +110,12 @@ class BranchCache:
             self.selector.look(self.layer.index, x, against.value if isinstance(against, Last) else None)
         rows = self.selector.chosen[self.layer.index]
         selected = gather(x, rows)
+        beside = (t if t.shape[1] == selected.shape[1] else gather(t, rows) for t in per_token)
         self.layer.running, self.rows = self, rows
-        self.slot.refresh(rows, f(selected, *(gather(t, rows) for t in per_token)))
+        self.slot.refresh(rows, f(selected, *beside))
         self.layer.running = self.rows = None
         if self.reference:
             self.reference.refresh(rows, selected)
-
-
-def gather(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows (R * K,) of the (R * N, ...) view of x (R, N, ...), as (R, K, ...)."""
-    return x.flatten(0, 1).index_select(0, rows).unflatten(0, (x.shape[0], -1))
 
 
 class LayerCache:
@@ -126,12 +129,16 @@ class LayerCache:
             selector = selectors.get(branch.name)
             slot = Taylor() if cache.method.forecasts else Last()
             keeps_input = selector is not None and selector.score.observes == "change" and not selector.ranking.upstream_exact
-            self.branches.append(BranchCache(self, branch, slot, selector, keeps_input))
+            self.branches.append(BranchCache(self, branch, slot, selector, selectors.get(branch.feeds), keeps_input))
             setattr(self, branch.name, self.branches[-1])
         self.rates = {
             branch.name: [s for s in selectors.values() if s.scorer == branch.name]
             for branch in stack.branches
         }
+
+    def peer(self, layer: int, branch: str) -> BranchCache:
+        """A branch of another layer of the stack."""
+        return getattr(self.cache._layers[self.stack.name][layer], branch)
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, keys: Callable[[], Tensor] | None = None, mask: Tensor | None = None

@@ -104,7 +104,7 @@ class ModelSpec:
     published_local: frozenset[str] = frozenset()  # methods whose published code has full steps with force_fresh "global" alone
     published_depth: int = 28  # the depth that upstream's layer schedules take for granted
     published_maps: bool = True  # upstream keeps attention maps where they rate tokens
-    rounds_steps: bool = False  # published totals add up steps rounded to two decimals of a TFLOP
+    rounds_steps: bool = False  # published totals add up rounded steps (`toca.flops.rounded_tflops`)
 
     def ratio_schedule(self, name: str) -> RatioSchedule:
         known = {**RATIO_SCHEDULES, **self.ratio_schedules}

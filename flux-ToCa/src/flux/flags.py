@@ -13,6 +13,7 @@ from flux.pipeline import Cost, Pipeline, cost_of
 from flux.sampling import CELL
 from flux.util import CONFIGS, load_ae, load_clip, load_flow_model, load_t5
 from flux_cli import add_method_flags, method_from
+from flux_spec import LORA_RANK
 from toca.runner import reproducible_matmuls, user_errors
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -83,7 +84,8 @@ def check(args: argparse.Namespace) -> Cost:
     if not math.isfinite(args.guidance):
         raise ValueError(f"--guidance must be a number, got {args.guidance}")
     txt_tokens = config.t5_length + getattr(args, "image_tokens", 0)
-    cost = cost_of(config.params, args.height, args.width, txt_tokens, method_from(args), args.num_steps)
+    lora_rank = LORA_RANK if config.lora and getattr(args, "keep_lora", False) else 0
+    cost = cost_of(config.params, args.height, args.width, txt_tokens, method_from(args), args.num_steps, lora_rank)
     cost.method.plan(cost.spec, cost.num_steps)
     return cost
 
