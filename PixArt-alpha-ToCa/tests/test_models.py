@@ -116,6 +116,8 @@ def test_trimming_padding_changes_nothing() -> None:
     torch.testing.assert_close(model(data.z, t, text, mask), model(data.z, t, data.text, data.mask), atol=1e-5, rtol=0)
     alike, none = trim_text(data.text[:1], data.mask[:1])
     assert alike.shape[1] == 3 and none is None
+    with pytest.raises(ValueError, match="a text has no token"):
+        trim_text(data.text, 0 * data.mask)
 
 
 @torch.no_grad()

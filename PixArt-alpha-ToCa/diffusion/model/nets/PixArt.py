@@ -12,9 +12,10 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from diffusion.model.nets.PixArt_blocks import CaptionEmbedder, PatchEmbed, PixArtBlock, T2IFinalLayer, TimestepEmbedder
+from diffusion.model.nets.PixArt_blocks import CaptionEmbedder, PixArtBlock, T2IFinalLayer
 from pixart_spec import PixArtConfig
 from toca.cache import NO_CACHE, Cache
+from toca.layers import PatchEmbed, TimestepEmbedder, sincos_2d, unpatchify
 
 
 class PixArt(nn.Module):
@@ -72,7 +73,7 @@ class PixArt(nn.Module):
         cache.step(x)
         for block, layer in cache.walk("blocks", self.blocks):
             x = block(x, text, t0, mask, layer)
-        return self.unpatchify(self.final_layer(cache.hidden(x), t), grid)
+        return unpatchify(self.final_layer(cache.hidden(x), t), grid, self.config.patch_size)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """The position table (1, N, D) of a grid. Raises ValueError on any but the model's own."""
@@ -83,11 +84,6 @@ class PixArt(nn.Module):
     def conditioning(self, timestep: Tensor, data_info: Mapping[str, Tensor] | None, rows: int, cache: Cache) -> Tensor:
         """What modulates all layers, (R, D)."""
         return self.t_embedder(timestep)
-
-    def unpatchify(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(R, N, p * p * C), channel fastest -> (R, C, H, W)."""
-        (h, w), p, c = grid, self.config.patch_size, self.config.out_channels
-        return x.reshape(-1, h, w, p, p, c).permute(0, 5, 1, 3, 2, 4).reshape(-1, c, h * p, w * p)
 
     def forward_with_dpmsolver(
         self,
@@ -128,19 +124,21 @@ def position_table(config: PixArtConfig, grid: tuple[int, int]) -> Tensor:
 
     Any grid spans the coordinates of the square one, 0..base_size / lewei_scale; they are rounded to float32, as upstream's are.
     """
-    quarter = config.hidden_size // 4
-    omega = 10_000.0 ** (-np.arange(quarter) / quarter)
     along = [np.arange(side, dtype=np.float32) / np.float32(side / config.base_size) / np.float32(config.lewei_scale) for side in grid]
-    rows, columns = (axis.ravel() for axis in np.meshgrid(*along, indexing="ij"))
-    angles = [np.outer(position.astype(np.float64), omega) for position in (columns, rows)]
-    return torch.from_numpy(np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1)).float()[None]
+    rows, columns = (axis.astype(np.float64) for axis in along)
+    return torch.from_numpy(sincos_2d(config.hidden_size, rows, columns)).float()[None]
 
 
 def trim_text(y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
     """Leave out the padding that no row needs: y (R, 120, C) and mask (R, 120), real tokens first -> y (R, L, C) and mask (R, L) of the
-    longest text, or None if all are as long. Reads the lengths from the device: call it once, before a run."""
+    longest text, or None if all are as long. Reads the lengths from the device: call it once, before a run.
+
+    Raises ValueError on a text without a token: nothing could be attended to.
+    """
     lengths = mask.sum(dim=1)
     shortest, longest = int(lengths.min()), int(lengths.max())
+    if shortest < 1:
+        raise ValueError("a text has no token; even an empty prompt has the tokenizer's end token")
     return y[:, :longest], None if shortest == longest else mask[:, :longest]
 
 
