@@ -56,7 +56,8 @@ def load_benchmark(name: str) -> Callable[[Sequence[str]], None]:
     It uses the fork's programs, which are no packages: their folder comes first on the path, as when one of them is started.
     """
     entry = _entry_point(BENCHMARKS, name)
-    sys.path.insert(0, str(Path(load_fork(name).__file__).parent))
+    model = next(some for some in entry_points(group=MODELS) if some.dist.name == entry.dist.name)
+    sys.path.insert(0, str(Path(model.load().__file__).parent))
     return entry.load()
 
 
