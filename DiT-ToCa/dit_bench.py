@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from diffusion import create_diffusion
 from dit_cli import SIZES, VAE_STRIDE
 from dit_spec import CONFIGS, dit_spec
 from models import DiT
-from sampling import DTYPES
-from toca.bench import Clock, Measured, Result, compare, print_result, report_path, result_of, save
+from toca.bench import DTYPES, Clock, Report, Result, Watch, add_flags, print_result, result_of
 from toca.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.runner import reproducible_matmuls
@@ -34,37 +32,26 @@ METHODS: dict[str, Method] = {
 
 
 @torch.no_grad()
-def sample(model: DiT, method: Method, steps: int, batch: int, cfg_scale: float = 1.5) -> Measured:
-    """One DDIM run of random weights on random latents."""
+def sample(model: DiT, method: Method, steps: int, batch: int, cfg_scale: float = 1.5) -> Result:
+    """One DDIM run of random weights on random latents, as `Watch.stop` has it; `before`: seconds of precomputing modulations."""
     config, weight = model.config, model.pos_embed
     device, dtype, side = weight.device, weight.dtype, config.input_size
     diffusion = create_diffusion(str(steps))
     z = torch.randn(batch, config.in_channels, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     labels = torch.arange(batch, device=device) % config.num_classes
     y = torch.cat([labels, torch.full_like(labels, config.num_classes)])
-    clock, held = Clock(device), []
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     with Cache(dit_spec(config), method, steps) as cache:
-
-        def network(x: Tensor, t: Tensor, **kwargs: Any) -> Tensor:
-            out = model.forward_with_cfg(x.to(dtype), t, **kwargs)
-            held.append(cache.held)
-            clock.mark()
-            return out
-
-        clock.mark()
+        watch = Watch(cache, Clock(device))
+        network = watch.model(lambda x, t, **kwargs: model.forward_with_cfg(x.to(dtype), t, **kwargs))
+        watch.start()
         model.precompute_modulation(cache, torch.tensor(diffusion.timestep_map[::-1], device=device), y)
-        clock.mark()
+        watch.clock.mark()
         x = torch.cat([z, z])
         diffusion.ddim_sample_loop(network, x.shape, x, model_kwargs=dict(y=y, cfg_scale=cfg_scale, cache=cache))
-        clock.mark()
-        modulation, *seconds, last_update = clock.seconds()
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return Measured(cache.plan, modulation, seconds, last_update, held, peak)
+        return watch.stop()
 
 
-def bench(name: str, dtype: str, batch: int, args: argparse.Namespace, device: torch.device) -> list[Result]:
+def bench(name: str, dtype: str, batch: int, args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     """Every method on one model; the uncached run comes first and is what the others are compared with."""
     pixels, steps = args.image_size or SIZES.get(name, 256), args.num_sampling_steps
     config = CONFIGS[name].replace(input_size=pixels if name in SIZES else pixels // VAE_STRIDE)
@@ -73,41 +60,33 @@ def bench(name: str, dtype: str, batch: int, args: argparse.Namespace, device: t
         torch.nn.init.normal_(parameter, std=0.02)
     model = model.to(device, DTYPES[dtype])
     sample(model, ToCa(2, 0.07), 4, batch)  # warm-up
-    results: list[Result] = []
+    results: list[dict[str, Any]] = []
     for method in dict.fromkeys(["uncached", *args.methods]):
-        run = sample(model, METHODS[method], steps, batch)
-        result = dict(model=name, image_size=pixels, dtype=dtype, batch=batch, method=method)
-        result |= result_of(run, METHODS[method], 2 * batch, model.pos_embed.element_size())
-        results.append(compare(result, results[0]) if results else result)
-        print_result(f"{name} {pixels} px {dtype} batch {batch}, {method}", results[-1], results[0])
+        run, base = sample(model, METHODS[method], steps, batch), results[0] if results else None
+        result = dict(model=name, image_size=pixels, dtype=dtype, batch=batch, method=method, modulation_seconds=run["before"])
+        results.append(result | result_of(run, METHODS[method], 2 * batch, model.pos_embed.element_size(), base))
+        print_result(f"{name} {pixels} px {dtype} batch {batch}, {method}", results[-1], base)
     return results
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="toca bench dit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", nargs="+", choices=CONFIGS, default=["DiT-B/2"])
-    p.add_argument("--dtype", nargs="+", choices=DTYPES, default=["fp32"])
-    p.add_argument("--batch", nargs="+", type=int, default=[1], help="images; each is two rows, with guidance")
-    p.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     p.add_argument("--num-sampling-steps", type=int, default=50)
     p.add_argument("--image-size", type=int, default=None)
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--output", default=None, help="result file (default: benchmarks/DATE-DEVICE.json in the fork's folder)")
+    add_flags(p, METHODS)
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     reproducible_matmuls()  # as the sampling programs
-    device = torch.device(args.device)
-    path = report_path(args.output, Path(__file__).parent, device)
-    results: list[Result] = []
+    report = Report(args, Path(__file__).parent / "benchmarks")
     for name in args.model:
         for dtype in args.dtype:
             for batch in args.batch:
-                results += bench(name, dtype, batch, args, device)
-                save(path, device, results)
-    print(f"\n{path}")
+                report.add(bench(name, dtype, batch, args, report.device))
+    print(f"\n{report.path}")
 
 
 if __name__ == "__main__":

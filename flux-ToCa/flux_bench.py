@@ -23,10 +23,11 @@ from flux.model import Flux
 from flux.sampling import get_schedule, grid, image_ids
 from flux_cli import image_tokens
 from flux_spec import CONFIGS, FluxParams, flux_spec, txt_tokens
-from toca.bench import Clock, Measured, Result, compare, print_result, report_path, result_of, save
+from toca.bench import DTYPES, Clock, Report, Result, Watch, print_result, result_of
 from toca.cache import Cache
 from toca.flops import stack_flops
 from toca.methods import FORA, Method, NoCaching, ToCa
+from toca.plan import Plan
 from toca.runner import reproducible_matmuls, user_errors
 
 METHODS: dict[str, Method] = {
@@ -38,7 +39,6 @@ METHODS: dict[str, Method] = {
     "fora3": FORA(3),
 }
 PLAIN = {"steps28": 28, "steps20": 20}  # uncached runs of fewer steps
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 BlockSeconds = dict[str, list[float]]  # by stack, of every step that runs it
 
 
@@ -82,8 +82,8 @@ def block_clock(model: Flux) -> Iterator[BlockSeconds]:
 
 
 @torch.no_grad()
-def sample(model: Flux, method: Method, steps: int, args: argparse.Namespace) -> tuple[Measured, BlockSeconds]:
-    """One run from noise with random texts."""
+def sample(model: Flux, method: Method, steps: int, args: argparse.Namespace) -> tuple[Result, BlockSeconds]:
+    """One run from noise with random texts, as `Watch.stop` has it, and seconds in its blocks."""
     params, weight, batch = model.params, model.img_in.weight, args.batch
     device, dtype = weight.device, weight.dtype
     rows, columns = grid(args.height, args.width)
@@ -98,35 +98,31 @@ def sample(model: Flux, method: Method, steps: int, args: argparse.Namespace) ->
     txt_ids = torch.zeros(batch, args.txt_tokens, 3, device=device)
     constant = dict(txt=draw(args.txt_tokens, params.context_in_dim), txt_ids=txt_ids, y=draw(params.vec_in_dim), guidance=guidance)
     constant["img_ids"] = image_ids(batch, rows, columns, device)
-    clock, held = Clock(device), []
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     spec = flux_spec(params, rows * columns, args.txt_tokens)
     with Cache(spec, method, steps) as cache, block_clock(model) as blocks:
-        clock.mark()
+        watch = Watch(cache, Clock(device))
+        network = watch.model(model)
+        watch.start()
         model.precompute(cache, torch.tensor(times[:-1], device=device), constant["y"], guidance)
-        clock.mark()
+        watch.clock.mark()
         for t, t_next in itertools.pairwise(times):
-            v = model(img=x.to(dtype), timesteps=torch.full((batch,), t, device=device), cache=cache, **constant)
+            v = network(img=x.to(dtype), timesteps=torch.full((batch,), t, device=device), cache=cache, **constant)
             x = x + (t_next - t) * v.float()[..., : x.shape[-1]]
-            held.append(cache.held)
-            clock.mark()
-        before, *seconds = clock.seconds()
+        run = watch.stop()
     if not math.isfinite(x.abs().max().item()):
         raise ValueError("the run overflowed: its times would be of other numbers than a real one's")
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return Measured(cache.plan, before, seconds, 0.0, held, peak), {} if device.type == "cuda" else dict(blocks)
+    return run, {} if device.type == "cuda" else dict(blocks)
 
 
-def block_rows(run: Measured, blocks: BlockSeconds) -> list[Result]:
-    """By stack and kind of step: seconds of its blocks, their FLOPs, and both over those of the first full step."""
+def block_rows(plan: Plan, blocks: BlockSeconds) -> list[Result]:
+    """By stack and step: seconds of its blocks, their FLOPs, and both over those of the first step."""
     found = []
     for name, seconds in blocks.items():
-        stack = run.plan.spec.stack(name)
-        flops = [stack_flops(stack, row) for row in run.plan.steps]
+        stack = plan.spec.stack(name)
+        flops = [stack_flops(stack, row) for row in plan.steps]
         for step, spent in enumerate(seconds):
             share = dict(time_share=spent / seconds[0], flops_share=flops[step] / flops[0])
-            found.append(dict(stack=name, step=step, kind=run.plan.step_kind(step), seconds=spent, flops=flops[step], **share))
+            found.append(dict(stack=name, step=step, kind=plan.step_kind(step), seconds=spent, flops=flops[step], **share))
     return found
 
 
@@ -142,11 +138,11 @@ def bench(args: argparse.Namespace, device: torch.device) -> Iterator[Result]:
         method, steps = METHODS.get(name, METHODS["none"]), PLAIN.get(name, args.steps)
         run, blocks = sample(model, method, steps, args)
         result = dict(model=args.model, blocks=args.blocks, width=args.width, height=args.height, txt_tokens=args.txt_tokens)
-        result |= dict(dtype=args.dtype, batch=args.batch, method=name, weight_bytes=nbytes)
-        result |= result_of(run, method, args.batch, DTYPES[args.dtype].itemsize) | dict(by_block=block_rows(run, blocks))
-        result = compare(result, base) if base else result
-        base = base or result
+        result |= dict(dtype=args.dtype, batch=args.batch, method=name, weight_bytes=nbytes, modulation_seconds=run["before"])
+        result |= result_of(run, method, args.batch, DTYPES[args.dtype].itemsize, base)
+        result["by_block"] = block_rows(run["plan"], blocks)
         print_result(f"{title}, {name}", result, base)
+        base = base or result
         for row in result["by_block"]:
             shares = f"{row['time_share']:7.1%} of a full step's time, {row['flops_share']:6.1%} of its FLOPs"
             print(f"    {row['stack']:<14} step {row['step']} {row['kind']:<8} {row['seconds']:8.4f} s  {shares}", flush=True)
@@ -184,11 +180,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if min(*args.blocks, args.steps, args.batch, args.txt_tokens) < 1:
         raise ValueError("--blocks, --steps, --batch and --txt_tokens must be at least 1")
     reproducible_matmuls()  # as the sampling programs
-    path, results = report_path(args.output, Path(__file__).parent, device), []
+    report = Report(args, Path(__file__).parent / "benchmarks")
     for result in bench(args, device):
-        results.append(result)
-        save(path, device, results)
-    print(f"\n{path}")
+        report.add([result])
+    print(f"\n{report.path}")
 
 
 if __name__ == "__main__":

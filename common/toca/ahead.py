@@ -66,12 +66,15 @@ def _stretches(
 ) -> Iterator[tuple[int, tuple[int, ...]]]:
     """(the step from which on the scores are known, the steps that choose tokens by them), of a layer.
 
-    Scores of the input are known at once, and for one step. No stretch chooses as many rows as there are tokens.
+    Scores of the input are known at once, and for one step. A branch that rates itself chooses before it does. No stretch chooses as
+    many rows as there are tokens.
     """
     start, steps, total = 0, [], 0
     for step, (row, count) in enumerate(zip(plan.steps, counts, strict=True)):
         action = row[stack.name, layer, branch.name]
         fresh = action.kind is Kind.FULL or action.tokens == branch.tokens or _scores(plan, stack, branch, score, layer, step)
+        if step and _rates_itself(branch, score):
+            fresh = fresh or plan.steps[step - 1][stack.name, layer, branch.name].score
         if fresh or (count and (score.from_input or total + count >= branch.tokens)):
             if steps:
                 yield start, tuple(steps)
@@ -84,8 +87,13 @@ def _stretches(
 
 
 def _scores(plan: Plan, stack: Stack, branch: Branch, score: Score, layer: int, step: int) -> bool:
-    """Whether attention rates the layer's tokens anew at a step."""
-    return bool(score.from_attention and branch.scored_by and plan.steps[step][stack.name, layer, branch.scored_by].score)
+    """Whether attention rates the layer's tokens anew at a step, before the branch chooses any."""
+    scorer = branch.scorer(score.observes) if score.from_attention and not _rates_itself(branch, score) else None
+    return bool(scorer and plan.steps[step][stack.name, layer, scorer].score)
+
+
+def _rates_itself(branch: Branch, score: Score) -> bool:
+    return score.observes == "entropy" and branch.entropy_by == branch.name
 
 
 def _packs(plan: Plan, stack: Stack, branch: Branch, layer: int, start: int, steps: Sequence[int]) -> bool:

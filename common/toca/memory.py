@@ -8,10 +8,11 @@ from dataclasses import astuple, dataclass
 from toca.ahead import Batch, batches
 from toca.methods.base import Method, Ranking
 from toca.plan import Kind, Plan, Row, chunks_needed
-from toca.scoring import SCORES, Score
+from toca.scoring import RATINGS, Score
 from toca.spec import HIDDEN, Branch, ModelSpec, Site, Stack
 
 MODULATION_BUDGET = 2**28  # bytes that precomputed modulations may take, by default
+ONCE_BUDGET = 2**30  # bytes that what layers compute once in a run may take, by default
 DTYPES = {"fp32": 4, "bf16": 2, "fp16": 2}  # bytes of a number
 INT64, INT32, FLOAT32, BOOL = 8, 4, 4, 1
 Ranked = list[list[Batch]]  # by step
@@ -38,11 +39,14 @@ class Held:
         return sum(astuple(self))
 
 
-def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation_budget: int = MODULATION_BUDGET) -> list[Held]:
+def predict(
+    plan: Plan, method: Method, rows: int, element_size: int, modulation_budget: int = MODULATION_BUDGET, once_budget: int = ONCE_BUDGET
+) -> list[Held]:
     """What the cache of a run holds after every model call.
 
     rows: of the batch, both halves of guidance counted. element_size: bytes of a number of the model's dtype.
-    modulation_budget: 0 if the run does not precompute modulations. Raises ValueError if rows or element_size is below 1.
+    modulation_budget: 0 if the run does not precompute modulations. once_budget: for what every layer computes once.
+    Raises ValueError if rows or element_size is below 1.
     """
     if rows < 1 or element_size < 1:
         raise ValueError(f"rows and element_size must be at least 1, got {rows} and {element_size}")
@@ -52,11 +56,12 @@ def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation
     tracked = {(stack.name, branch.name) for stack, branch in selected if _keeps_inputs(ranking)}
     size = {site: rows * spec.branch(site).tokens * spec.branch(site).width * element_size for site in spec.sites()}
     hidden = rows * spec.hidden[0] * spec.hidden[1] * element_size
-    once = rows * (spec.once[0] * element_size + spec.once[1])
-    seeds = rows * INT64 if ranking and SCORES[ranking.score].random else 0
+    by_layers = layers_once(spec, rows, element_size)
+    once = rows * (spec.once[0] * element_size + spec.once[1]) + (by_layers if by_layers <= once_budget else 0)
+    seeds = rows * INT64 if ranking and RATINGS[ranking.score].random else 0
 
-    ranks = [(stack, branch, batches(plan, stack, branch, SCORES[ranking.score])) for stack, branch in selected]
-    ranking_bytes = [_ranking_bytes(plan, *some, SCORES[ranking.score], rows) for some in ranks]
+    ranks = [(stack, branch, batches(plan, stack, branch, RATINGS[ranking.score])) for stack, branch in selected]
+    ranking_bytes = [_ranking_bytes(plan, *some, RATINGS[ranking.score], rows) for some in ranks]
     packed = {place: reads for some in ranks for place, reads in _packed(plan, *some)}
     outputs, parts = dict.fromkeys(size, 0), dict.fromkeys(size, None)
     inputs = dict.fromkeys((site for site in size if (site[0], site[2]) in tracked), 0)
@@ -87,13 +92,18 @@ def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation
 def attention_maps(plan: Plan, method: Method, rows: int, element_size: int) -> int:
     """Bytes of the head-averaged (N, N) map of every layer, which the published code keeps where we keep column sums."""
     ranking = method.ranking(plan.spec)
-    if not ranking or SCORES[ranking.score].observes != "mass" or not plan.spec.published_maps:
+    if not ranking or RATINGS[ranking.score].observes != "mass" or not plan.spec.published_maps:
         return 0
     total = 0
     for stack in plan.spec.stacks:
         scorers = {branch.scored_by for branch in stack.branches if branch.tokenwise and branch.scored_by}
         total += sum(stack.depth * rows * stack.branch(name).tokens ** 2 * element_size for name in scorers)
     return total
+
+
+def layers_once(spec: ModelSpec, rows: int, element_size: int) -> int:
+    """Bytes of what all layers compute once in a run, such as the keys and values of a text."""
+    return rows * element_size * sum(stack.depth * stack.once for stack in spec.stacks)
 
 
 def table_elements(plan: Plan, stack: Stack) -> int:
@@ -127,13 +137,14 @@ def _selects(plan: Plan, stack: Stack, branch: Branch) -> bool:
 
 
 def _keeps_inputs(ranking: Ranking) -> bool:
-    return SCORES[ranking.score].observes == "change" and not ranking.upstream_exact
+    return RATINGS[ranking.score].observes == "change" and not ranking.upstream_exact
 
 
 def _ranking_bytes(plan: Plan, stack: Stack, branch: Branch, ranked: Ranked, score: Score, rows: int) -> list[int]:
     """What a `Selector` holds after every step: scores, staleness, the counts of all steps, positions; and of every step that is ranked,
     from then until it is over the chosen rows, and until it comes the mask of them."""
-    tokens = stack.depth * rows * branch.tokens
+    ranked_rows = rows // (plan.spec.coupled_rows if score.couples else 1)
+    tokens = stack.depth * ranked_rows * branch.tokens
     fixed = (tokens * FLOAT32 if score.from_attention else 0) + tokens * INT32
     fixed += (plan.num_steps * stack.depth + branch.tokens + rows) * INT64
     held = [fixed] * plan.num_steps
@@ -143,7 +154,7 @@ def _ranking_bytes(plan: Plan, stack: Stack, branch: Branch, ranked: Ranked, sco
                 chosen = sum(plan.steps[step][stack.name, layer, branch.name].tokens for layer in batch.layers)
                 held[step] += chosen * rows * INT64
                 for before in range(now, step):
-                    held[before] += chosen * rows * INT64 + len(batch.layers) * rows * branch.tokens * BOOL
+                    held[before] += chosen * rows * INT64 + len(batch.layers) * ranked_rows * branch.tokens * BOOL
     return held
 
 

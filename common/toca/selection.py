@@ -12,7 +12,7 @@ from torch import Tensor
 from toca.ahead import Batch, batches, chosen_counts, spans
 from toca.methods.base import Ranking
 from toca.plan import Kind, Plan
-from toca.scoring import SCORES
+from toca.scoring import RATINGS
 from toca.spec import Branch, Stack
 
 Uniform = Callable[[int, range], Tensor]  # (step, layers) -> (layers, R, N) draws in [0, 1)
@@ -61,7 +61,7 @@ class Selector:
     def __init__(
         self, stack: Stack, branch: Branch, plan: Plan, ranking: Ranking, rows: int, device: torch.device, uniform: Uniform | None
     ) -> None:
-        self.branch, self.ranking, self.score, self.uniform = branch, ranking, SCORES[ranking.score], uniform
+        self.branch, self.ranking, self.score, self.uniform = branch, ranking, RATINGS[ranking.score], uniform
         actions = [[row[stack.name, layer, branch.name] for layer in range(stack.depth)] for row in plan.steps]
         self.counts = chosen_counts(plan, stack, branch, self.score)
         self.needed = any(0 < count < branch.tokens for step in self.counts for count in step)
@@ -71,11 +71,13 @@ class Selector:
         self.whole = [list(spans([layer for layer, computed in enumerate(step) if computed])) for step in whole]
         self.ticks = list(accumulate(int(any(a.kind in (Kind.PARTIAL, Kind.REUSE) for a in step)) for step in actions))
         self.batches = batches(plan, stack, branch, self.score)
+        self.scorer = branch.scorer(self.score.observes) if self.score.from_attention else None
+        self.rows = rows // (plan.spec.coupled_rows if self.score.couples else 1)  # of scores and choices; the others repeat them
         self.count_table = torch.tensor(self.counts, device=device)[:, :, None, None]  # (S, L, 1, 1)
         self.position = torch.arange(branch.tokens, device=device)
         self.row_offset = torch.arange(rows, device=device)[:, None] * branch.tokens
-        self.base = torch.zeros(stack.depth if self.score.from_attention else 0, rows, branch.tokens, device=device)
-        self.refreshed_at = torch.zeros(stack.depth, rows, branch.tokens, dtype=torch.int32, device=device)
+        self.base = torch.zeros(stack.depth if self.score.from_attention else 0, self.rows, branch.tokens, device=device)
+        self.refreshed_at = torch.zeros(stack.depth, self.rows, branch.tokens, dtype=torch.int32, device=device)
         self.step = self.tick = 0
         self.ranked: list[list[Tensor | None]] = [[None] * stack.depth for _ in plan.steps]
         self._coming: list[list[tuple[slice, Tensor]]] = [[] for _ in plan.steps]  # layers and the mask of what they will refresh
@@ -112,11 +114,19 @@ class Selector:
             if not batch.waits:
                 self._rank(batch)
 
-    def observe(self, layer: int, seen: Tensor) -> None:
-        """Take in what the scoring branch saw at its full step: attention mass (R, N'), or keys or values (R, H, N', d), of this branch's
-        tokens and maybe others. Layers that wait for it are ranked as soon as the last of them is seen."""
-        tokens_dim = 1 if self.score.observes == "mass" else 2
-        self.base[layer] = self.score.base(seen.narrow(tokens_dim, self.branch.scored_from, self.branch.tokens))
+    def observe(self, layer: int, seen: Tensor, refreshed: Tensor | None = None) -> None:
+        """Take in what the scoring branch saw: attention mass or entropy (R, N'), or keys or values (R, H, N', d), of this branch's tokens
+        and maybe others, or of those it `refreshed`, flat rows (R * N') of (R * N). Layers that wait for it are ranked as soon as the last
+        of them is seen."""
+        if refreshed is None:
+            tokens_dim = 2 if self.score.observes in ("keys", "values") else 1
+            seen = seen.narrow(tokens_dim, self.branch.scored_from, self.branch.tokens)
+        base = self.score.base(seen)
+        base = base.unflatten(0, (-1, self.rows)).mean(dim=0) if len(base) > self.rows else base
+        if refreshed is None:
+            self.base[layer] = base
+        else:
+            self.base[layer].view(-1).index_copy_(0, refreshed[: base.numel()], base.flatten())
         self._rank_waiting(layer)
 
     def look(self, layer: int, x: Tensor, reference: Tensor | None) -> None:
@@ -132,8 +142,10 @@ class Selector:
         """(layers, R, N) scores in float32: base + age_weight * staleness, then the bonus of the best token of a cell."""
         if base is None and self.score.from_attention:
             base = self.base[layers.start : layers.stop]
+        if self.score.rating:
+            base = self.score.rating(base)
         if self.score.random:
-            draw = self.score.random * self.uniform(self.step, layers)
+            draw = self.score.random * self.uniform(self.step, layers)[:, : self.rows]
             base = draw if base is None else base + draw
         age = self.tick - 1 - self.refreshed_at[layers.start : layers.stop]
         if base is None:
@@ -167,7 +179,8 @@ class Selector:
                 refreshed_at.masked_fill_(mask, self.tick)
             else:
                 self._coming[step].append((span, mask))
-            for layer, rows in zip(batch.layers, order + self.row_offset, strict=True):
+            flat = order.repeat(1, len(self.row_offset) // self.rows, 1) + self.row_offset
+            for layer, rows in zip(batch.layers, flat, strict=True):
                 some = rows[:, : self.counts[step][layer]]
                 self.ranked[step][layer] = some.clone(memory_format=torch.contiguous_format).flatten()  # a view would hold all rows
         self.refreshed_at[span] = refreshed_at

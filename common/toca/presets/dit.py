@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toca.presets.rows import NO_ORDER, NONE, RESCA, TAYLORSEER, Preset, Published, duca, fora, row, toca
+from toca.presets.rows import (
+    DIFFSPARSE,
+    NO_ORDER,
+    NONE,
+    PROCACHE,
+    RESCA,
+    SODA,
+    TAYLORSEER,
+    TRACKER,
+    Preset,
+    Published,
+    duca,
+    fora,
+    row,
+    toca,
+)
 
 CHEBBOOSTER = "ChebBooster, table 1"
-DIFFSPARSE = "DiffSparse (ICLR 2026), third-party note"
 DIT_README = "DiT README"
 GEORK2 = "GeoRK2 (CVPR 2026), third-party note"
-PROCACHE = "ProCache (AAAI 2026), third-party note"
 SMOOTHCACHE = "SmoothCache, arXiv 2411.10510, table 1"
-SODA = "SODA, arXiv 2603.07057, third-party note"
 TCPADE = "TC-Pade (CVPR 2026), third-party note"
-TRACKER = "ToCa issue tracker"
 MACS = "speed-up: ratio of the printed MACs"
 NO_GUIDANCE = "guidance and sample count not stated"
 NO_RATIO = "ratio not stated"

@@ -10,7 +10,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Published:
     """One printed row. numbers: as printed, of tflops, speedup (in FLOPs), fid50k, sfid, inception_score, precision,
-    image_reward, geneval. counter: of `toca.flops`, which gives the printed FLOPs."""
+    image_reward, geneval, fid30k, clip, latency_speedup. counter: of `toca.flops`, which gives the printed FLOPs."""
 
     source: str
     numbers: Mapping[str, float]
@@ -45,6 +45,10 @@ def fora(interval: int) -> dict[str, Any]:
     return dict(method="fora", fresh_threshold=interval)
 
 
+DIFFSPARSE = "DiffSparse (ICLR 2026), third-party note"
 NO_ORDER = "order not stated"
+PROCACHE = "ProCache (AAAI 2026), third-party note"
 RESCA = "ResCa (CVPR 2026), third-party note"
+SODA = "SODA, arXiv 2603.07057, third-party note"
 TAYLORSEER = "TaylorSeer, arXiv 2503.06923, third-party note"
+TRACKER = "ToCa issue tracker"
