@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from toca.cache import Cache
 from toca.files import atomic_path
 from toca.flops import step_flops, total_flops
-from toca.memory import predict
+from toca.memory import Held, predict
 from toca.methods import Method
 from toca.plan import Plan
 
@@ -57,7 +57,7 @@ class Watch:
 
     cache: Cache
     clock: Clock
-    held: list[int] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
 
     def start(self) -> None:
         if self.clock.device.type == "cuda":
@@ -69,21 +69,21 @@ class Watch:
 
         def call(*args: Any, **kwargs: Any) -> Tensor:
             out = network(*args, **kwargs)
-            self.held.append(self.cache.nbytes)
+            self.held.append(self.cache.held)
             self.clock.mark()
             return out
 
         return call
 
     def stop(self) -> Result:
-        """The plan, seconds in all and of every step, bytes the cache held at most, the device's peak; `before`: seconds between the
-        start and a mark set before the first step, for what a run prepares."""
+        """The plan, seconds in all and of every step, what the cache held when it held most, the device's peak; `before`: seconds between
+        the start and a mark set before the first step, for what a run prepares."""
         self.clock.mark()
         device, seconds = self.clock.device, self.clock.seconds()
         first = len(seconds) - 1 - len(self.held)
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         result = dict(plan=self.cache.plan, seconds=sum(seconds), before=sum(seconds[:first]), steps=seconds[first:-1])
-        return result | dict(held=max(self.held), device_peak=peak)
+        return result | dict(held=max(self.held, key=lambda held: held.total), device_peak=peak)
 
 
 @contextmanager
@@ -146,16 +146,19 @@ def result_of(run: Result, method: Method, rows: int, element_size: int, base: R
     flops = total_flops(plan, "matmul", rows)
     predicted = max(held.total for held in predict(plan, method, rows, element_size, **predicting))
     result = dict(steps=dict(plan.kind_counts()), seconds=run["seconds"], tflops=flops / 1e12, device_peak_bytes=run["device_peak"])
-    result |= dict(cache_bytes_held=run["held"], cache_bytes_predicted=predicted, groups=step_groups(plan, run["steps"]))
+    result |= dict(cache_bytes_held=run["held"].total, cache_bytes_predicted=predicted, cache_parts=asdict(run["held"]))
+    result |= dict(groups=step_groups(plan, run["steps"]))
     if base:
         result["flops_speedup"], result["time_speedup"] = base["tflops"] * 1e12 / flops, base["seconds"] / run["seconds"]
-        result["plain_steps_of_equal_time"] = round(plan.num_steps * run["seconds"] / base["seconds"], 1)
+        result["plain_steps_of_equal_time"] = round(sum(base["steps"].values()) * run["seconds"] / base["seconds"], 1)
     return result
 
 
 def print_result(title: str, result: Result, base: Result | None) -> None:
     line = f"\n{title}: {result['seconds']:.2f} s, {result['tflops']:.2f} TFLOPs, cache {result['cache_bytes_held'] / 2**20:.1f} MiB"
     line += f" ({result['cache_bytes_predicted'] / 2**20:.1f} predicted)"
+    if result["device_peak_bytes"]:
+        line += f", peak {result['device_peak_bytes'] / 2**30:.2f} GiB"
     if base:
         time_speedup, flops_speedup = result["time_speedup"], result["flops_speedup"]
         line += f", {flops_speedup:.2f}x FLOPs, {time_speedup:.2f}x time ({time_speedup / flops_speedup:.0%} of it)"

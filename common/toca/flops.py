@@ -16,7 +16,12 @@ def step_flops(spec: ModelSpec, row: Row, counter: str = "matmul") -> int:
     if counter not in (known := {**dict.fromkeys(COUNTERS), **spec.forward_cost}):
         raise ValueError(f"unknown FLOPs counter {counter!r}: choose from {', '.join(known)}")
     total = spec.forward_cost.get(counter, 0)
-    return total + sum(_layer(stack, layer, row, counter) for stack in spec.stacks for layer in range(stack.depth))
+    return total + sum(stack_flops(stack, row, counter) for stack in spec.stacks)
+
+
+def stack_flops(stack: Stack, row: Row, counter: str = "matmul") -> int:
+    """FLOPs of one batch row in the layers of a stack."""
+    return sum(_layer(stack, layer, row, counter) for layer in range(stack.depth))
 
 
 def _layer(stack: Stack, layer: int, row: Row, counter: str) -> int:

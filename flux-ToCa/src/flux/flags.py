@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -70,7 +72,10 @@ def add_shared_flags(parser: argparse.ArgumentParser, lora: bool = False) -> Non
 
 
 def check(args: argparse.Namespace) -> Cost:
-    """Fill in the defaults of the model, round the size down, and return what the run costs. Raises ValueError on wrong flags."""
+    """Fill in the defaults of the model, round the size down, and return what the run costs.
+
+    Raises ValueError on wrong flags, or if nothing can be written where the pictures go.
+    """
     config = CONFIGS[args.name]
     args.num_steps = config.num_steps if args.num_steps is None else args.num_steps
     args.guidance = config.guidance if args.guidance is None else args.guidance
@@ -87,6 +92,14 @@ def check(args: argparse.Namespace) -> Cost:
     lora_rank = LORA_RANK if config.lora and getattr(args, "keep_lora", False) else 0
     cost = cost_of(config.params, args.height, args.width, txt_tokens, method_from(args), args.num_steps, lora_rank)
     cost.method.plan(cost.spec, cost.num_steps)
+    if not args.test_FLOPs:
+        flag = "output_dir" if hasattr(args, "output_dir") else "output"
+        folder = Path(args.output_dir) if flag == "output_dir" else Path(args.output).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise ValueError(f"--{flag}: {folder} cannot be written to: {error.strerror}") from error
     return cost
 
 
