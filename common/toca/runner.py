@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -106,7 +106,7 @@ def sample_images(
     folder: Path,
     num: int,
     batch: int,
-    sample_batch: Callable[[list[int]], np.ndarray],
+    sample_batch: Callable[[list[int]], Iterable[np.ndarray]],
     settings: Mapping[str, Any],
     rank: int = 0,
     world: int = 1,
@@ -115,13 +115,13 @@ def sample_images(
 ) -> None:
     """Write `{index:06d}.png` for all indices below `num` that `folder` lacks, and a manifest beside them. One run at a time per folder.
 
-    sample_batch: item indices -> (len, H, W, 3) uint8. settings: what decides the pictures; a folder made with others is refused.
+    sample_batch: item indices -> a picture (H, W, 3) uint8 of each. settings: what decides them; a folder made with others is refused.
     A batch that lacks a picture is sampled with all its items, because rounding may depend on the batch: a resumed run makes the same
     bytes as an unbroken one. whole_batches: include the surplus items beyond `num`, because they share one random stream.
     Raises ValueError if the folder holds a run with other settings.
     """
     started = time.time()
-    _check_manifest(folder, settings)
+    check_manifest(folder, settings)
     barrier()  # all have read what rank 0 now writes
     if rank == 0:
         remove_parts(folder)
@@ -177,8 +177,8 @@ def write_npz(folder: Path, num: int, path: Path) -> None:
                 file.write(np.asarray(picture.convert("RGB")).tobytes())
 
 
-def _check_manifest(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make sure that a folder is empty or holds the same run."""
+def check_manifest(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make sure that a folder is empty or holds the same run, as `sample_images` does: to be told before long work. Raises ValueError if not."""
     path = folder / MANIFEST
     if not path.exists():
         if next(folder.glob("[0-9]*.png"), None):
