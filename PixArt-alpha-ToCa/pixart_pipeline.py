@@ -19,11 +19,13 @@ from pixart_sampler import Sampler
 from pixart_spec import CONFIGS
 from pixart_weights import PRETRAINED, checkpoint_path, load_model
 from toca.flags import method_from
+from toca.run import PlannedRun
 from toca.runner import device_from, item_generators, reproducible_matmuls
 from toca.vae import PUBLISHED, decoder, load_autoencoder, to_uint8
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 MAX_CHARACTERS = 4000  # T5 reads about 500; cleaning takes the square of a word's length
+MEMORY_ADVICE = "try --t5_device cpu, --t5_precision bf16, --dtype fp16, or a smaller --bs"
 VAE = "sd-vae-ft-ema"
 
 
@@ -72,10 +74,17 @@ def read_lines(lines: Sequence[str], image_size: int) -> list[Prompt]:
     return prompts
 
 
+def check_plan(args: argparse.Namespace) -> PlannedRun:
+    """The run by its plan, with the text length of the published totals. Raises ValueError on settings that make no sense."""
+    args.text_tokens = PUBLISHED_TEXT
+    run = planned_run(args)
+    _ = run.plan
+    return run
+
+
 def prepare(args: argparse.Namespace) -> torch.device:
     """Check the flags, fill in what they leave open, and name the device. Raises ValueError or OSError before anything is loaded."""
-    args.text_tokens = PUBLISHED_TEXT
-    _ = planned_run(args).plan
+    check_plan(args)
     device = device_from(args.device)
     args.dtype = args.dtype or ("fp16" if device.type == "cuda" else "fp32")
     args.t5_path = t5_source(args.t5_path, PRETRAINED)

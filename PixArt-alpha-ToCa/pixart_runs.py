@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from diffusion.model.t5 import encoder_identity
-from pixart_cli import num_steps, planned_run
-from pixart_pipeline import Pipeline, Prompt, add_run_flags, prepare, read_lines
+from pixart_cli import num_steps
+from pixart_pipeline import MEMORY_ADVICE, Pipeline, Prompt, add_run_flags, check_plan, prepare, read_lines
 from toca.files import atomic_path
 from toca.flags import method_from
 from toca.prompts import read_prompts
-from toca.report import run_summary, summary_line
-from toca.runner import barrier, check_manifest, process_group, sample_images, user_errors, write_npz
+from toca.report import flops_lines, run_summary, summary_line
+from toca.runner import barrier, check_manifest, main_process, process_group, program_errors, sample_images, write_npz
 from toca.weights import fingerprint
 
 PICTURE_FLAGS = ("image_size", "sampling_algo", "cfg_scale", "seed", "dtype", "ema", "vae", "t5_precision")
@@ -42,14 +42,17 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--dataset", default="custom", help="goes into the folder's name")
     p.add_argument("--output_dir", default="output")
     p.add_argument("--save_name", help="folder in --output_dir (default: composed of the flags)")
+    p.add_argument("--test_FLOPs", action="store_true", help="print the FLOPs of a batch; samples nothing, needs no weights")
     p.add_argument("--npz", action="store_true", help="also write all pictures to one .npz, for FID")
     return p
 
 
-@user_errors()
+@program_errors(MEMORY_ADVICE)
 def main(args: argparse.Namespace) -> None:
     if args.bs < 1:
         raise ValueError(f"--bs must be at least 1, got {args.bs}")
+    if args.test_FLOPs:
+        return print(flops_lines(check_plan(args), args.bs)) if main_process() else None
     prompts = read_lines(read_prompts(args.txt_file, "--txt_file"), args.image_size)
     device = prepare(args)
     if args.npz and len(sizes := {(p.size.height, p.size.width) for p in prompts}) > 1:
@@ -60,7 +63,7 @@ def main(args: argparse.Namespace) -> None:
 
 def sample_prompts(args: argparse.Namespace, prompts: Sequence[Prompt], rank: int, world: int, device: torch.device) -> None:
     """Sample all prompts, this process its share, into the folder of the flags; rank 0 writes `prompts.jsonl` and the npz."""
-    folder, summary = Path(args.output_dir) / (args.save_name or folder_name(args)), run_summary(planned_run(args))
+    folder, summary = Path(args.output_dir) / (args.save_name or folder_name(args)), run_summary(check_plan(args))
     made_of = settings(args, prompts)
     check_manifest(folder, made_of)
     pipeline = Pipeline(args, device)

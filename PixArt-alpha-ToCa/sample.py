@@ -15,19 +15,19 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from pixart_cli import parse, planned_run
-from pixart_runs import Pipeline, add_run_flags, prepare, read_lines
+from pixart_cli import parse
+from pixart_runs import MEMORY_ADVICE, Pipeline, add_run_flags, check_plan, prepare, read_lines
 from toca.files import atomic_path
 from toca.report import run_summary, summary_line
-from toca.runner import user_errors
+from toca.runner import program_errors
 
 
-@user_errors()
+@program_errors(MEMORY_ADVICE)
 def main(args: argparse.Namespace) -> None:
     if Path(args.output).suffix.lower() not in Image.registered_extensions():
         raise ValueError(f"--output {args.output}: not the name of a picture, try sample.png")
     prompts, device = read_lines([args.prompt.strip()], args.image_size), prepare(args)
-    print(summary_line(run_summary(planned_run(args))), flush=True)
+    print(summary_line(run_summary(check_plan(args))), flush=True)
     pipeline = Pipeline(args, device, progress=True)
     pipeline.encode([p.text for p in prompts])
     started = time.perf_counter()

@@ -1,7 +1,6 @@
 """A folder of diffusers' PixArtTransformer2DModel as a PixArt checkpoint.
 
-    python tools/convert_diffusers_to_pixart_alpha.py --image_size 512 --folder pixart-512/transformer --null_text PixArt-XL-2-512x512.pth \\
-        --output PixArt-512.safetensors
+    python tools/convert_diffusers_to_pixart_alpha.py --image_size 512 --folder pixart-512/transformer --output PixArt-512.safetensors
 
 The null text that PixArt measures guidance from is not in the folder: it comes from a PixArt checkpoint or from a file that
 convert_pixart_alpha_to_diffusers.py wrote, or T5's features of an empty prompt stand in, as diffusers' pipeline has it.

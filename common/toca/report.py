@@ -73,6 +73,12 @@ def summary_line(summary: Data) -> str:
     return f"{summary['method']}: {steps} steps; {summary['tokens_refreshed']:.1%} of MLP tokens computed; {flops}"
 
 
+def flops_lines(run: PlannedRun, images: int) -> str:
+    """What upstream's counter prints for a whole batch, and every matrix product counted at two per multiply-add."""
+    counted = {counter: total_flops(run.plan, counter, run.rows_per_image * images) / 1e12 for counter in ("upstream", "matmul")}
+    return "\n".join(f"{counter}: {tflops} TFLOPs for {images} image(s)" for counter, tflops in counted.items())
+
+
 def step_range(steps: Sequence[int]) -> str:
     return str(steps[0]) if len(steps) == 1 else f"{steps[0]}-{steps[-1]}"
 

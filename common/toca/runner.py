@@ -34,6 +34,19 @@ def user_errors() -> Iterator[None]:
         raise SystemExit("error: " + " ".join(str(error).split())) from error
 
 
+@contextmanager
+def program_errors(memory_advice: str) -> Iterator[None]:
+    """For the entry of a program whose runs can be resumed: as `user_errors`, and exhausted memory and Ctrl-C end it with one line too."""
+    try:
+        with user_errors():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise SystemExit(f"error: out of memory on the device: {memory_advice} ({str(error).strip().splitlines()[0]})") from error
+    except KeyboardInterrupt as error:
+        print("interrupted: finished pictures stay, and the same command goes on with the others")
+        raise SystemExit(130) from error
+
+
 def reproducible_matmuls() -> None:
     """Let MKL round a row of a product alike in batches of any size, so that on a CPU no picture depends on its batch.
 
@@ -178,7 +191,7 @@ def write_npz(folder: Path, num: int, path: Path) -> None:
 
 
 def check_manifest(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make sure that a folder is empty or holds the same run, as `sample_images` does: to be told before long work. Raises ValueError if not."""
+    """Make sure that a folder is empty or holds the same run; `sample_images` does, and a program may earlier. Raises ValueError."""
     path = folder / MANIFEST
     if not path.exists():
         if next(folder.glob("[0-9]*.png"), None):
