@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--models", type=int, nargs="*", choices=OFFICIAL, default=list(OFFICIAL), help="pixels (default: all)")
     p.add_argument("--vae", action="store_true", help="also the autoencoder, 0.3 GB")
-    p.add_argument("--t5", action="store_true", help="also the text encoder, 45 GB with its decoder")
+    p.add_argument("--t5", action="store_true", help="also the text encoder, 19 GB")
     return p
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from toca.pretrained import from_disk_or_hub, load_encoder
 from toca.weights import fingerprint
 
-HUB = "google/t5-v1_1-xxl"
+HUB = "DeepFloyd/t5-v1_1-xxl"  # the encoder alone
 PRECISIONS = ("fp32", "bf16", "8bit")  # not fp16, in which T5 overflows
 WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model")  # files of a folder that decide the features
 
