@@ -53,8 +53,8 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--bs must be at least 1, got {args.bs}")
     if args.test_FLOPs:
         return print(flops_lines(check_plan(args), args.bs)) if main_process() else None
-    prompts = read_lines(read_prompts(args.txt_file, "--txt_file"), args.image_size)
     device = prepare(args)
+    prompts = read_lines(read_prompts(args.txt_file, "--txt_file"), args.image_size)
     if args.npz and len(sizes := {(p.size.height, p.size.width) for p in prompts}) > 1:
         raise ValueError(f"--npz wants pictures of one size; the prompts ask for {len(sizes)}, leave out their --ar")
     with process_group(device) as (rank, world, device):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
-GOLDEN = Path(os.environ.get("TOCA_GOLDEN_DIR") or Path(__file__).parent / "golden")
+from golden_data import read_json
 
 
 def golden_json(name: str) -> Any:
-    return json.loads((GOLDEN / f"{name}.json").read_text())
+    return read_json(f"{name}.json")
