@@ -12,8 +12,8 @@ from dit_cli import SIZES, config_from, method_from, planned_run
 from download import checkpoint_path
 from models import DiT
 from sampler import Sampler, describe
-from toca.flops import total_flops
 from toca.layers import sincos_2d
+from toca.report import flops_lines
 from toca.runner import device_from, main_process, reproducible_matmuls
 from toca.vae import to_uint8
 from toca.weights import load_into, load_state_dict
@@ -116,7 +116,5 @@ def check_plan(args: argparse.Namespace) -> None:
 
 
 def print_flops(args: argparse.Namespace, images: int) -> None:
-    """`--test-FLOPs`: what upstream's counter prints for the whole batch, and every matrix product counted at two per multiply-add."""
-    run = planned_run(args)
-    for counter in ("upstream", "matmul"):
-        print(f"{counter}: {total_flops(run.plan, counter, run.rows_per_image * images) / 1e12} TFLOPs for {images} image(s)")
+    """`--test-FLOPs`."""
+    print(flops_lines(planned_run(args), images))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from toca.golden import find
-
-DATA = find("pixart", Path(__file__).parent)
+from golden_data import read_json
 
 
 def golden_json(name: str) -> Any:
-    return DATA.json(f"{name}.json")
+    return read_json(f"{name}.json")

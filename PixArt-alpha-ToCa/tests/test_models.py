@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from small import SMALL, SMALL_MS, inputs, small_pixart
-from torch import Tensor
 
 from diffusion.model.nets import PixArt, PixArt_XL_2, PixArtMS, PixArtMS_XL_2, trim_text
 from pixart_spec import CONFIGS, PixArtConfig
+from pixart_weights import to_diffusers
 
 PUBLISHED = json.loads((Path(__file__).parent / "checkpoint_keys.json").read_text())  # name -> key -> shape; of blocks, the first
 
@@ -36,44 +36,10 @@ def test_constructors_have_the_published_names() -> None:
         assert PixArtMS_XL_2().config == CONFIGS[1024] and isinstance(PixArtMS_XL_2(depth=1), PixArtMS)
 
 
-EMBEDDERS = dict(timestep_embedder="t_embedder", resolution_embedder="csize_embedder", aspect_ratio_embedder="ar_embedder")
-MODULES = {
-    "pos_embed.proj": "x_embedder.proj",
-    "caption_projection.linear_1": "y_embedder.y_proj.fc1",
-    "caption_projection.linear_2": "y_embedder.y_proj.fc2",
-    "adaln_single.linear": "t_block.1",
-    "proj_out": "final_layer.linear",
-    **{
-        f"adaln_single.emb.{theirs}.linear_{i}": f"{ours}.mlp.{2 * i - 2}"
-        for theirs, ours in EMBEDDERS.items()
-        for i in (1, 2)
-    },
-}
-BLOCK_MODULES = {"attn1.to_out.0": "attn.proj", "attn2.to_q": "cross_attn.q_linear", "attn2.to_out.0": "cross_attn.proj"}
-BLOCK_MODULES |= {"ff.net.0.proj": "mlp.fc1", "ff.net.2": "mlp.fc2"}
-FUSED = {"attn.qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"), "cross_attn.kv_linear": ("attn2.to_k", "attn2.to_v")}
-
-
-def from_diffusers(state: dict[str, Tensor], model: PixArt) -> dict[str, Tensor]:
-    """A diffusers state by our names; what diffusers does not have stays ours."""
-    ours = {"final_layer.scale_shift_table": state["scale_shift_table"]}
-    for i in range(model.config.depth):
-        theirs = f"transformer_blocks.{i}"
-        ours[f"blocks.{i}.scale_shift_table"] = state[f"{theirs}.scale_shift_table"]
-        for part in ("weight", "bias"):
-            for name, parts in FUSED.items():
-                ours[f"blocks.{i}.{name}.{part}"] = torch.cat([state[f"{theirs}.{p}.{part}"] for p in parts])
-            ours |= {f"blocks.{i}.{b}.{part}": state[f"{theirs}.{a}.{part}"] for a, b in BLOCK_MODULES.items()}
-    for part in ("weight", "bias"):
-        ours |= {f"{b}.{part}": state[f"{a}.{part}"] for a, b in MODULES.items() if f"{a}.{part}" in state}
-    return model.state_dict() | ours
-
-
 @pytest.mark.parametrize("config", [SMALL, SMALL_MS], ids=["plain", "MS"])
 @torch.no_grad()
 def test_a_diffusers_model_agrees(config: PixArtConfig) -> None:
     diffusers = pytest.importorskip("diffusers")
-    torch.manual_seed(0)
     theirs = diffusers.PixArtTransformer2DModel(
         num_attention_heads=config.num_heads,
         attention_head_dim=config.hidden_size // config.num_heads,
@@ -84,12 +50,8 @@ def test_a_diffusers_model_agrees(config: PixArtConfig) -> None:
         interpolation_scale=int(config.lewei_scale),
         use_additional_conditions=config.micro_conditions,
     ).eval()
-    for p in theirs.parameters():
-        torch.nn.init.normal_(p, std=0.8 * p[0].numel() ** -0.5 if p.ndim > 1 else 0.3)
-    model = (PixArtMS if config.micro_conditions else PixArt)(config).eval()
-    state = from_diffusers(theirs.state_dict(), model)
-    assert len(state) == len(model.state_dict())
-    model.load_state_dict(state)
+    model = small_pixart(config)
+    theirs.load_state_dict(to_diffusers(model.state_dict(), config))
     data, t = inputs(3, config), torch.tensor([949.05, 12.0, 0.5])
     known = config.micro_conditions
     added = dict(resolution=data.img_hw if known else None, aspect_ratio=data.aspect_ratio if known else None)

@@ -15,9 +15,10 @@ def test_a_prompt_is_a_line_and_keeps_what_it_holds(tmp_path: Path) -> None:
     assert read_prompts(str(path), "--txt_file") == ["a fox 🦊", "a\x0cb\x85c\u2028d \x07", "a fox 🦊"]
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"), ((b"\n \n", "holds no prompt"), (b"", "holds no prompt"), (b"\xff\xfe", "is not UTF-8"), (None, "cannot be read"))
-)
+BAD = ((b"\n \n", "holds no prompt"), (b"", "holds no prompt"), (b"\xff\xfe", "is not UTF-8"), (None, "cannot be read"))
+
+
+@pytest.mark.parametrize(("content", "problem"), BAD)
 def test_files_without_prompts_are_refused(tmp_path: Path, content: bytes | None, problem: str) -> None:
     path = tmp_path / "prompts.txt"
     if content is not None:

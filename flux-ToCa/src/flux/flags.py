@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,23 +15,12 @@ from flux.sampling import CELL
 from flux.util import CONFIGS, load_ae, load_clip, load_flow_model, load_t5
 from flux_cli import add_method_flags, method_from
 from flux_spec import LORA_RANK
-from toca.runner import reproducible_matmuls, user_errors
+from toca import runner
+from toca.runner import reproducible_matmuls
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-@contextmanager
-def program_errors() -> Iterator[None]:
-    """For the entry of a program: wrong input, exhausted memory and Ctrl-C end it with one line."""
-    try:
-        with user_errors():
-            yield
-    except torch.OutOfMemoryError as error:
-        advice = "try --offload, --dtype bf16, a smaller --batch_size, or fewer tokens (--width, --height)"
-        raise SystemExit(f"error: out of memory on the device: {advice} ({str(error).strip().splitlines()[0]})") from error
-    except KeyboardInterrupt as error:
-        print("interrupted: finished pictures stay, and the same command goes on with the others")
-        raise SystemExit(130) from error
+MEMORY_ADVICE = "try --offload, --dtype bf16, a smaller --batch_size, or fewer tokens (--width, --height)"
+program_errors = partial(runner.program_errors, MEMORY_ADVICE)
 
 
 def truth(text: str) -> bool:
