@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from tiny_parts import FORK, TINY, flags, program, save_t5
+from tiny_parts import FORK, flags, program, save_t5
 
 import pixart_runs
 from diffusion.model.nets import PixArtMS
@@ -237,12 +236,3 @@ def test_a_folder_of_another_run_is_left_as_it_is(infer: Run) -> None:
 def test_a_prompt_at_the_limit_is_read() -> None:
     (prompt,) = read_lines(["x" * MAX_CHARACTERS], 256)
     assert len(prompt.text) == MAX_CHARACTERS
-
-
-def test_the_tiny_models_differ_from_the_released_ones_in_width_alone() -> None:
-    assert {size: (c.input_size, c.lewei_scale, c.micro_conditions) for size, c in TINY.items()} == {
-        256: (32, 1.0, False),
-        512: (64, 1.0, False),
-        1024: (128, 2.0, True),
-    }
-    assert torch.get_num_threads() == 1
