@@ -5,8 +5,6 @@ Parameter names are those of the official checkpoints. Without a cache (`NO_CACH
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 import torch.nn as nn
@@ -15,31 +13,7 @@ from torch import Tensor
 
 from dit_spec import CONFIGS, DiTConfig
 from toca.cache import NO_CACHE, Cache, LayerCache
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return torch.addcmul(shift, x, 1 + scale)  # (R, N, D), with (R, 1, D) shift and scale
-
-
-class TimestepEmbedder(nn.Module):
-    """Sinusoidal features of the original timestep (0..999), cosine first, then a two-layer MLP."""
-
-    def __init__(self, hidden_size: int, frequency_embedding_size: int = 256) -> None:
-        super().__init__()
-        self.frequency_embedding_size = frequency_embedding_size
-        self.mlp = nn.Sequential(nn.Linear(frequency_embedding_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
-
-    @staticmethod
-    def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor:
-        """(R,) timesteps -> (R, dim) features [cos(t f), sin(t f)], f_k = max_period^(-k / half); an odd dim ends in a zero column."""
-        half = dim // 2
-        freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
-        args = t[:, None].float() * freqs
-        return F.pad(torch.cat([args.cos(), args.sin()], dim=-1), (0, dim % 2))
-
-    def forward(self, t: Tensor) -> Tensor:
-        features = self.timestep_embedding(t, self.frequency_embedding_size)
-        return self.mlp(features.to(self.mlp[0].weight.dtype))  # (R, D)
+from toca.layers import Mlp, PatchEmbed, SelfAttention, TimestepEmbedder, layer_norm, modulate, sincos_2d, unpatchify
 
 
 class LabelEmbedder(nn.Module):
@@ -58,49 +32,15 @@ class LabelEmbedder(nn.Module):
         return self.embedding_table(labels)  # (R, D)
 
 
-class PatchEmbed(nn.Module):
-    """Non-overlapping p x p patches to tokens in row-major order: a convolution whose kernel is its stride."""
-
-    def __init__(self, patch_size: int, in_channels: int, hidden_size: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2).contiguous()  # (R, N, D); in any other layout every later pass is slow
-
-
-class Attention(nn.Module):
-    def __init__(self, hidden_size: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
-        self.proj = nn.Linear(hidden_size, hidden_size)
-
-    def forward(self, x: Tensor, cache: LayerCache = NO_CACHE) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (R, H, N, d)
-        return self.proj(cache.attend(q, k, v).transpose(1, 2).flatten(2))  # (R, N, D)
-
-
-class Mlp(nn.Module):
-    def __init__(self, hidden_size: int, mlp_hidden_size: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(hidden_size, mlp_hidden_size)
-        self.act = nn.GELU(approximate="tanh")
-        self.fc2 = nn.Linear(mlp_hidden_size, hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
-
-
 class DiTBlock(nn.Module):
     """A transformer block with adaptive layer norm, zero-initialised (adaLN-Zero)."""
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
-        self.attn = Attention(hidden_size, num_heads)
-        self.norm2 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
-        self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio))
+        self.norm1 = layer_norm(hidden_size)
+        self.attn = SelfAttention(hidden_size, num_heads)
+        self.norm2 = layer_norm(hidden_size)
+        self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), hidden_size)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
 
     def forward(self, x: Tensor, c: Tensor, cache: LayerCache = NO_CACHE) -> Tensor:
@@ -120,7 +60,7 @@ class DiTBlock(nn.Module):
 class FinalLayer(nn.Module):
     def __init__(self, hidden_size: int, patch_size: int, out_channels: int) -> None:
         super().__init__()
-        self.norm_final = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
+        self.norm_final = layer_norm(hidden_size)
         self.linear = nn.Linear(hidden_size, patch_size * patch_size * out_channels)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
 
@@ -154,7 +94,7 @@ class DiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        self.pos_embed.data.copy_(torch.from_numpy(sincos_2d(self.config.hidden_size, self.config.grid)))
+        self.pos_embed.data.copy_(torch.from_numpy(sincos_2d(self.config.hidden_size, *map(np.arange, self.config.grid))))
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
         nn.init.zeros_(self.x_embedder.proj.bias)
         for weight in (self.y_embedder.embedding_table.weight, self.t_embedder.mlp[0].weight, self.t_embedder.mlp[2].weight):
@@ -165,10 +105,7 @@ class DiT(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def unpatchify(self, x: Tensor) -> Tensor:
-        """(R, N, p * p * C), channel fastest -> (R, C, H, W)."""
-        h, w = self.config.grid
-        p, c = self.config.patch_size, self.out_channels
-        return x.reshape(-1, h, w, p, p, c).permute(0, 5, 1, 3, 2, 4).reshape(-1, c, h * p, w * p)
+        return unpatchify(x, self.config.grid, self.config.patch_size)  # (R, N, p * p * C) -> (R, C, H, W)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, cache: Cache = NO_CACHE) -> Tensor:
         """Predict (R, out_channels, H, W) from x (R, in_channels, H, W), timesteps t (R,) in 0..999 and labels y (R,)."""
@@ -203,14 +140,6 @@ class DiT(nn.Module):
         labels, row_of = torch.unique(y, return_inverse=True)  # the null label's rows are all alike
         c = self.t_embedder(timesteps)[:, None] + self.y_embedder(labels)  # (S, U, D)
         cache.precompute_modulation("blocks", [block.adaLN_modulation[1] for block in self.blocks], F.silu(c), row_of)
-
-
-def sincos_2d(dim: int, grid: tuple[int, int]) -> np.ndarray:
-    """Fixed position table (h * w, dim): the column's sine-cosine features in the first half, the row's in the second. float64."""
-    rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
-    omega = 10000.0 ** (-np.arange(dim // 4) / (dim / 4))
-    angles = [np.outer(position, omega) for position in (columns, rows)]
-    return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1)
 
 
 def _constructor(name: str):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,9 +12,10 @@ from diffusion import GaussianDiffusion
 from dit_spec import dit_spec
 from models import DiT
 from toca.cache import Cache
-from toca.flops import total_flops, uncached_flops
 from toca.methods import Method
 from toca.plan import Plan
+from toca.report import run_summary, summary_line
+from toca.run import PlannedRun
 from toca.spec import ModelSpec
 
 Noise = Callable[[int], Tensor]  # step index -> standard normal draws (B, C, H, W)
@@ -97,25 +97,8 @@ class Sampler:
 
     def summary(self) -> dict[str, object]:
         """What the plan does, for one line on the terminal and for the manifest."""
-        plan, rows = self.plan, 2 if self.guided else 1
-        flops, uncached = total_flops(plan, "matmul", rows), uncached_flops(plan, "matmul", rows)
-        return dict(
-            method=self.method.name,
-            steps=dict(plan.kind_counts()),
-            step_kinds=[plan.step_kind(step) for step in range(plan.num_steps)],
-            tokens_refreshed=round(plan.tokens_refreshed(), 4),
-            tflops_per_image=flops / 1e12,
-            flops_speedup=round(uncached / flops, 3),
-        )
+        return run_summary(PlannedRun("", self.spec, self.method, self.diffusion.num_timesteps, 2 if self.guided else 1))
 
 
 def describe(sampler: Sampler) -> str:
-    s = sampler.summary()
-    steps = ", ".join(f"{count} {kind}" for kind, count in s["steps"].items())
-    flops = f"{s['tflops_per_image']:.3f} TFLOPs per image, {s['flops_speedup']:.2f}x less than uncached"
-    return f"{s['method']}: {steps} steps; {s['tokens_refreshed']:.1%} of MLP tokens computed; {flops}"
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8 as upstream: clamp(127.5 x + 128), truncated."""
-    return (127.5 * images + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return summary_line(sampler.summary())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 
+import numpy as np
 import torch
 
 from diffusion import create_diffusion
 from dit_cli import SIZES, config_from, method_from, planned_run
 from download import checkpoint_path
-from models import DiT, sincos_2d
-from sampler import Sampler, describe, to_uint8
-from toca.flops import total_flops
+from models import DiT
+from sampler import Sampler, describe
+from toca.layers import sincos_2d
+from toca.report import flops_lines
 from toca.runner import device_from, main_process, reproducible_matmuls
+from toca.vae import to_uint8
 from toca.weights import load_into, load_state_dict
 from vae import Decoder, load_decoder, vae_name
 
@@ -52,7 +55,7 @@ def load_model(args: argparse.Namespace, device: torch.device) -> DiT:
     table = state.get("pos_embed")
     resized = args.image_size and table is not None and table.shape != model.pos_embed.shape
     if resized:
-        state["pos_embed"] = torch.from_numpy(sincos_2d(config.hidden_size, config.grid)).float()[None]
+        state["pos_embed"] = torch.from_numpy(sincos_2d(config.hidden_size, *map(np.arange, config.grid))).float()[None]
     load_into(model, state, str(path))
     if resized and main_process():
         print(f"{path} holds {table.shape[1]} positions: recomputed for the {config.num_tokens} of --image-size {args.image_size}")
@@ -113,7 +116,5 @@ def check_plan(args: argparse.Namespace) -> None:
 
 
 def print_flops(args: argparse.Namespace, images: int) -> None:
-    """`--test-FLOPs`: what upstream's counter prints for the whole batch, and every matrix product counted at two per multiply-add."""
-    run = planned_run(args)
-    for counter in ("upstream", "matmul"):
-        print(f"{counter}: {total_flops(run.plan, counter, run.rows_per_image * images) / 1e12} TFLOPs for {images} image(s)")
+    """`--test-FLOPs`."""
+    print(flops_lines(planned_run(args), images))

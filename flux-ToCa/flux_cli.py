@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flux_spec import CONFIGS, FluxParams, flux_spec, txt_tokens
+from flux_spec import CONFIGS, LORA_RANK, FluxParams, flux_spec, txt_tokens
 from toca.flags import method_from
 from toca.methods import METHODS
 from toca.methods.toca import FORCE_FRESH
@@ -77,6 +77,8 @@ class NamedModel:
         parser.add_argument("--height", type=int, default=1024)
         parser.add_argument("--num_steps", type=int, default=4 if "schnell" in self.name else 50)
         parser.add_argument("--txt_tokens", type=int, default=txt_tokens(self.name), help="length of the text sequence")
+        if self.name.endswith("-lora"):
+            parser.add_argument("--keep_lora", action="store_true", help="the adapter runs beside the model")
         add_method_flags(parser)
         parser.set_defaults(**PRESETS[self.name][default_preset(self.name)].flags)
         return parser
@@ -85,7 +87,8 @@ class NamedModel:
         """Raises ValueError on flags that make no sense."""
         if min(args.num_steps, args.txt_tokens) < 1:
             raise ValueError(f"--num_steps and --txt_tokens must be at least 1, got {args.num_steps} and {args.txt_tokens}")
-        spec = flux_spec(CONFIGS[self.name], image_tokens(args.width, args.height), args.txt_tokens)
+        lora_rank = LORA_RANK if getattr(args, "keep_lora", False) else 0
+        spec = flux_spec(CONFIGS[self.name], image_tokens(args.width, args.height), args.txt_tokens, lora_rank)
         title = f"{self.name}, {args.width}x{args.height}, {args.txt_tokens} text tokens, {args.num_steps} steps"
         return PlannedRun(title, spec, method_from(args), args.num_steps)
 

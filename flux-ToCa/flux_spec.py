@@ -8,6 +8,7 @@ from toca.schedule import At, Bilinear, Cycle
 from toca.spec import Branch, Cost, ModelSpec, Stack
 
 FREQUENCIES = 256  # numbers of a sinusoidal embedding
+LORA_RANK = 128  # of the released adapters, where a linear is not smaller
 
 
 @dataclass(frozen=True)
@@ -72,25 +73,47 @@ def published_ratio(at: At) -> float:
     return (1.5 - at.layer / PUBLISHED_SPAN) * SHARES[at.branch]
 
 
-def flux_spec(params: FluxParams, img_tokens: int, txt_tokens: int) -> ModelSpec:
+@dataclass(frozen=True)
+class Products:
+    """FLOPs of one token in a linear; rank: of an adapter beside every linear, 0 without."""
+
+    rank: int = 0
+
+    def __call__(self, inputs: int, outputs: int) -> int:
+        return 2 * inputs * outputs + 2 * min(self.rank, inputs, outputs) * (inputs + outputs)
+
+
+def flux_spec(params: FluxParams, img_tokens: int, txt_tokens: int, lora_rank: int = 0) -> ModelSpec:
     """A FLUX as the engine sees it, for a picture of `img_tokens` packed latent patches and a text of `txt_tokens`.
+
+    lora_rank: of an adapter that is kept beside the weights, which costs FLOPs (counter "matmul").
 
     Double blocks: one joint attention, its output projected per stream, text first; an MLP per stream. Single blocks: `attn` is what
     attention adds to the block's output, `total` the whole output before the gate.
     Ratio schedules: `ToCa` is the published one, `ToCa-depth` stretches it over the depth of each stack.
+    Counters: "projected" is the published code's, of a code that caches attention after its projection and modulates double blocks
+    even where it skips them: that of later papers' totals.
     """
     cycle = Cycle(lead=3, anchor="last_full")
     h, n, t = params.hidden_size, img_tokens, txt_tokens
-    embedder = 2 * h * h + 2 * FREQUENCIES * h
-    every_step = 2 * n * h * (params.in_channels + params.out_channels) + embedder + 4 * h * h
-    once = 2 * t * params.context_in_dim * h + 2 * params.vec_in_dim * h + 2 * h * h + (embedder if params.guidance_embed else 0)
+    linear, plain = Products(lora_rank), Products()
+
+    def every_step(linear: Products) -> int:
+        ends = n * (linear(params.in_channels, h) + linear(h, params.out_channels)) + linear(h, 2 * h)
+        return ends + linear(FREQUENCIES, h) + linear(h, h)
+
+    def once(linear: Products) -> int:
+        embedded = t * linear(params.context_in_dim, h) + linear(params.vec_in_dim, h) + linear(h, h)
+        return embedded + (linear(FREQUENCIES, h) + linear(h, h) if params.guidance_embed else 0)
+
+    upstream = every_step(plain) + once(plain) + 4 * n * h
     return ModelSpec(
         name="flux",
-        stacks=(_double_blocks(params, n, t), _single_blocks(params, n + t)),
-        forward_cost={"matmul": every_step, "upstream": every_step + once + 4 * n * h},
+        stacks=(_double_blocks(params, n, t, linear), _single_blocks(params, n + t, linear)),
+        forward_cost={"matmul": every_step(linear), "upstream": upstream, "projected": upstream + params.depth * 24 * h * h},
         hidden=(n, h),
         cycles={"fora": Cycle(anchor="last_full"), "toca": cycle, "duca": cycle, "taylorseer": cycle},
-        run_cost={"matmul": once},
+        run_cost={"matmul": once(linear)},
         once=((t + 1) * h, 8 * (n + t) * params.head_dim // 2),  # embedded text and vector; complex64 rotations
         ratio_schedules={
             "ToCa": published_ratio,
@@ -103,23 +126,25 @@ def flux_spec(params: FluxParams, img_tokens: int, txt_tokens: int) -> ModelSpec
     )
 
 
-def _attention_costs(h: int, tokens: int, upstream_per_token: int, upstream_reuse: int = 0) -> dict[str, Cost]:
-    """Projections of queries, keys, values and outputs, and the products of attention over `tokens`."""
+def _costs(matmul: int, upstream: int, upstream_reuse: int = 0) -> dict[str, Cost]:
+    """Of one token, by counter. upstream_reuse: what the published code computes where the output is cached."""
     return {
-        "matmul": Cost(per_token=8 * h * h + 4 * tokens * h),
-        "upstream": Cost(per_token=upstream_per_token + 4 * tokens * h, reuse=upstream_reuse),
+        "matmul": Cost(per_token=matmul),
+        "upstream": Cost(per_token=upstream, reuse=upstream_reuse),
+        "projected": Cost(per_token=upstream),
     }
 
 
-def _double_blocks(params: FluxParams, n: int, t: int) -> Stack:
+def _double_blocks(params: FluxParams, n: int, t: int, linear: Products) -> Stack:
     h, mlp = params.hidden_size, params.mlp_hidden
+    products = 4 * (t + n) * h  # of attention, for one token
 
     def mlp_branch(name: str, tokens: int, scored_from: int, first_chunk: int) -> Branch:
         return Branch(
             name,
             tokens=tokens,
             width=h,
-            cost={"matmul": Cost(per_token=4 * h * mlp), "upstream": Cost(per_token=4 * h * mlp + 4 * h + mlp)},
+            cost=_costs(linear(h, mlp) + linear(mlp, h), 4 * h * mlp + 4 * h + mlp),
             inputs=(first_chunk, first_chunk + 1),
             gate=(first_chunk + 2,),
             tokenwise=True,
@@ -131,7 +156,8 @@ def _double_blocks(params: FluxParams, n: int, t: int) -> Stack:
         "attn",
         tokens=t + n,
         width=h,
-        cost=_attention_costs(h, t + n, 8 * h * h + 4 * h, upstream_reuse=2 * (t + n) * h * h),  # upstream projects at every step
+        # upstream projects at every step
+        cost=_costs(linear(h, 3 * h) + linear(h, h) + products, 8 * h * h + 4 * h + products, 2 * (t + n) * h * h),
         inputs=(0, 1, 6, 7),
         gate=(2, 8),
     )
@@ -140,21 +166,21 @@ def _double_blocks(params: FluxParams, n: int, t: int) -> Stack:
         depth=params.depth,
         branches=(attn, mlp_branch("img_mlp", n, scored_from=t, first_chunk=3), mlp_branch("txt_mlp", t, scored_from=0, first_chunk=9)),
         modulation=(12, h),
-        layer_cost={"matmul": 24 * h * h, "upstream": 24 * h * h},
+        layer_cost={"matmul": 2 * linear(h, 6 * h), "upstream": 24 * h * h},  # "projected" has it in every forward
     )
 
 
-def _single_blocks(params: FluxParams, tokens: int) -> Stack:
+def _single_blocks(params: FluxParams, tokens: int, linear: Products) -> Stack:
     h, mlp = params.hidden_size, params.mlp_hidden
-    attn = Branch("attn", tokens=tokens, width=h, cost=_attention_costs(h, tokens, 6 * h * h), inputs=(0, 1), feeds="total")
+    products = 4 * tokens * h
+    attn_cost = _costs(linear(h, 3 * h) + linear(h, h) + products, 6 * h * h + products)
+    attn = Branch("attn", tokens, h, attn_cost, inputs=(0, 1), feeds="total")
     total = Branch(
         "total",
         tokens=tokens,
         width=h,
-        cost={
-            "matmul": Cost(per_token=4 * h * mlp),
-            "upstream": Cost(per_token=4 * h * mlp + 2 * h * h + 4 * h + mlp),  # the attention part of linear2 once more
-        },
+        # upstream: the attention part of linear2 once more
+        cost=_costs(linear(h, mlp) + linear(mlp, h), 4 * h * mlp + 2 * h * h + 4 * h + mlp),
         inputs=(0, 1),
         gate=(2,),
         tokenwise=True,
@@ -165,5 +191,5 @@ def _single_blocks(params: FluxParams, tokens: int) -> Stack:
         depth=params.depth_single_blocks,
         branches=(attn, total),
         modulation=(3, h),
-        layer_cost={"matmul": 6 * h * h, "upstream": 6 * h * h},
+        layer_cost={"matmul": linear(h, 3 * h), "upstream": 6 * h * h, "projected": 6 * h * h},
     )

@@ -3,57 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dit_spec import DiTConfig
 from models import DiT
+from toca.golden import find
 from toca.methods import DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.weights import load_into
 
-HERE = Path(__file__).resolve().parent
 CONFIG_KEYS = {field.name for field in dataclasses.fields(DiTConfig)}
 NOTES = {"seed", "min_margin_boundary", "min_margin_block", "final_maxabs_f32_vs_f64", "out_maxabs_f32_vs_f64", "final_std"}
 SETTINGS = {"name", "file", "weights", "variant", "steps", "ddim", "eta", "B", "use_cfg", "cfg_scale", "kw", "stepwise"}
 KIND_CODES = {"0": "full", "1": "token-wise (ToCa)", "2": "skipped (DuCa aggressive)", "3": "Taylor"}
 
 
-def find_folder() -> Path:
-    """TOCA_GOLDEN_DIR (an error without cases.json), else the full set beside the repository, else the subset in this one."""
-    if given := os.environ.get("TOCA_GOLDEN_DIR"):
-        if not (Path(given) / "cases.json").is_file():
-            raise FileNotFoundError(f"TOCA_GOLDEN_DIR is {given}, where there is no cases.json")
-        return Path(given)
-    full = HERE.parents[2] / "shared" / "golden" / "dit"
-    return full if (full / "cases.json").is_file() else HERE / "golden"
-
-
-GOLDEN = find_folder()
-
-
-def read_json(name: str) -> Any:
-    return json.loads((GOLDEN / name).read_text())
-
-
+DATA = find("dit", Path(__file__).parent)
+GOLDEN, read_json, tensors, metadata = DATA.folder, DATA.json, DATA.tensors, DATA.metadata
 INDEX: dict[str, Any] = read_json("cases.json")
 CONFIGS: dict[str, dict[str, Any]] = read_json("config.json")
 CASES: dict[str, dict[str, Any]] = {case["name"]: case for case in INDEX["cases"]}
-
-
-def tensors(file: str) -> dict[str, Tensor]:
-    return load_file(GOLDEN / file)
-
-
-def metadata(file: str) -> dict[str, str]:
-    with safe_open(GOLDEN / file, "pt") as opened:
-        return opened.metadata() or {}
 
 
 @cache

@@ -13,7 +13,7 @@ from small import SMALL, sample, small_dit
 from torch import Tensor
 
 from dit_spec import CONFIGS, DiTConfig, dit_spec
-from models import DiT, DiT_models, sincos_2d
+from models import DiT, DiT_models
 from toca.methods import FORA, DuCa, TaylorSeer, ToCa
 
 MANIFEST = Path(__file__).resolve().parents[3] / "shared" / "spec" / "dit-checkpoint-keys.json"
@@ -100,13 +100,6 @@ def test_random_weights_agree_with_diffusers(patch: int, heads: int, width: int)
         block.norm1.emb.time_proj.downscale_freq_shift = 0  # DiT's own frequencies; diffusers spaces them a little wider
     x, t, y = torch.randn(3, 4, 16, 16), torch.tensor([0, 437, 999]), torch.tensor([0, 6, 7])
     torch.testing.assert_close(model(x, t, y), reference(x, timestep=t, class_labels=y).sample, atol=2e-5, rtol=1e-5)
-
-
-def test_the_position_table_puts_the_column_first() -> None:
-    table = sincos_2d(8, (2, 3))
-    for token, (row, column) in enumerate((row, column) for row in range(2) for column in range(3)):
-        expected = [f(position * w) for position in (column, row) for f in (math.sin, math.cos) for w in (1.0, 0.01)]
-        assert table[token] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("size", [(6, 10), (2, 14), (10, 6)])

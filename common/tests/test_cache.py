@@ -201,6 +201,22 @@ def test_a_skipped_step_runs_no_layer_and_returns_the_stored_state(model, x):
         assert torch.equal(cache.hidden(x), first)
 
 
+def test_what_no_step_changes_is_computed_once_and_counted(model, x):
+    asked = []
+
+    def text():
+        asked.append(None)
+        return torch.ones(2, 3, dtype=torch.float64)
+
+    with Cache(TWO_STACKS, FORA(), 3) as cache:
+        found = [(cache.once("text", text), model(x, 0.3 * step, cache))[0] for step in range(3)]
+        assert cache.held.once == 2 * 3 * 8
+        assert cache.once("other", lambda: torch.zeros(1)).nbytes + 2 * 3 * 8 == cache.held.once
+    assert len(asked) == 1 and all(value is found[0] for value in found)
+    assert cache.held.once == 0
+    assert NO_CACHE.once("text", text) is not NO_CACHE.once("text", text) and len(asked) == 3
+
+
 def test_tokens_are_ranked_by_what_attention_sees_at_the_same_step():
     """Attention on a short cycle, the MLP on a long one: a step may score and refresh, and refreshes by the new scores."""
     branches = [attn(), replace(mlp(grid=None), interval_scale=2)]

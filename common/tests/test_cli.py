@@ -117,6 +117,14 @@ def test_bench_gets_its_arguments_and_the_forks_folder(fork: types.ModuleType) -
     assert sys.path[0] == str(Path(__file__).parent)
 
 
+def test_a_benchmark_may_be_named_otherwise_than_its_models(fork: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    (benchmark,) = run.entry_points(group=run.BENCHMARKS)
+    found = {run.MODELS: [], run.BENCHMARKS: [benchmark]}
+    monkeypatch.setattr(run, "entry_points", lambda group: found[group])
+    main(["bench", "toy", "--batch", "8"])
+    assert fork.given == ["--batch", "8"]
+
+
 def test_mistakes_end_with_one_line(capsys: pytest.CaptureFixture[str], fork: types.ModuleType) -> None:
     assert error(capsys, "plan", "flux") == "toca plan flux: error: there is no model 'flux'; installed: broken, toy\n"
     assert error(capsys, "bench", "flux") == "toca bench flux: error: there is no benchmark 'flux'; installed: toy\n"

@@ -24,6 +24,35 @@ def test_some_chunks_are_those_of_the_whole_product(needed):
         torch.testing.assert_close(chunks[i], whole[i], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("needed", [(1, 5, 6), (0, 7), tuple(range(8))])
+def test_chunks_of_several_linears_follow_one_another(needed):
+    pair, activated = (nn.Linear(WIDTH, 6 * WIDTH), nn.Linear(WIDTH, 2 * WIDTH)), torch.randn(3, WIDTH)
+    whole = [chunk for linear in pair for chunk in linear(activated).unsqueeze(1).split(WIDTH, dim=-1)]
+    chunks = some_chunks(pair, activated, needed)
+    assert [i for i, chunk in enumerate(chunks) if chunk is not None] == list(needed)
+    for i in needed:
+        torch.testing.assert_close(chunks[i], whole[i], atol=1e-6, rtol=0)
+
+
+def test_a_table_of_several_linears_is_that_of_their_join():
+    joined, activated, row_of = linears(3), torch.randn(8, 1, WIDTH), torch.zeros(2, dtype=torch.long)
+    pairs = []
+    for linear in joined:
+        pair = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(WIDTH, 2 * WIDTH)
+        for part, rows in zip(pair, (slice(4 * WIDTH), slice(4 * WIDTH, None))):
+            part.weight.data, part.bias.data = linear.weight.data[rows], linear.bias.data[rows]
+        pairs.append(pair)
+    plan = ToCa(interval=3).plan(spec(), 8)
+    one, several = (ModulationTable(plan.spec.stacks[0], plan, some, activated, row_of) for some in (joined, pairs))
+    assert one.nbytes == several.nbytes
+    for step in range(8):
+        for layer in range(3):
+            for a, b in zip(one.at(step, layer), several.at(step, layer), strict=True):
+                assert (a is None) == (b is None)
+                if a is not None:
+                    torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize(
     "method, needed",
     [

@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from toca.runner import MANIFEST, item_generators, item_seed, process_group, sample_images, shards, user_errors, write_npz
+from toca.runner import (
+    MANIFEST,
+    check_manifest,
+    item_generators,
+    item_seed,
+    process_group,
+    program_errors,
+    sample_images,
+    shards,
+    user_errors,
+    write_npz,
+)
 
 
 def picture(index: int, size: int = 4) -> np.ndarray:
@@ -172,6 +183,24 @@ def test_user_errors_are_one_line(error):
 def test_other_errors_keep_their_traceback():
     with pytest.raises(KeyError), user_errors():
         raise KeyError
+
+
+def test_exhausted_memory_and_an_interruption_are_one_line_too(capsys):
+    with pytest.raises(SystemExit, match=r"^error: out of memory on the device: buy more \(tried 2 GB\)$"), program_errors("buy more"):
+        raise torch.OutOfMemoryError("tried 2 GB\nlong story")
+    with pytest.raises(SystemExit, match="130"), program_errors(""):
+        raise KeyboardInterrupt
+    assert "the same command goes on" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"^error: a$"), program_errors(""):
+        raise ValueError("a")
+
+
+def test_a_folder_can_be_checked_before_long_work(tmp_path):
+    check_manifest(tmp_path, {"seed": 0})
+    run(tmp_path, settings={"seed": 0})
+    check_manifest(tmp_path, {"seed": 0})
+    with pytest.raises(ValueError, match="seed was 0, now 1"):
+        check_manifest(tmp_path, {"seed": 1})
 
 
 def test_one_process_needs_no_group(monkeypatch):

@@ -144,7 +144,7 @@ def test_given_draws_decide_a_random_score():
     some = selector(ToCa(score="random", **TOCA), uniform=uniform)
     some.begin(0)
     some.begin(1)
-    assert asked == [(1, range(0, 2))] and chosen(some, 1) == [[0, 1, 2]] * 2
+    assert asked == [(1, range(0, 2)), (2, range(0, 2))] and chosen(some, 1) == [[0, 1, 2]] * 2  # the whole cycle, once
 
 
 @pytest.mark.parametrize("method", [ToCa(ratio=0.0), ToCa(ratio=1.0), ToCa(ratio=1.0, upstream_exact=True), ToCa(interval=1)])

@@ -47,6 +47,12 @@ def test_every_kind_of_torch_checkpoint_opens(tmp_path, content, zip_format):
     assert_same(load_state_dict(tmp_path / "a.pt"))
 
 
+def test_of_a_checkpoint_with_several_state_dicts_the_first_that_was_asked_for_is_taken(tmp_path):
+    torch.save({"state_dict": STATE, "state_dict_ema": {"a": torch.zeros(3)}, "ema": {}}, tmp_path / "c.pth")
+    assert_same(load_state_dict(tmp_path / "c.pth", parts=("absent", "state_dict", "state_dict_ema")))
+    assert_same(load_state_dict(tmp_path / "c.pth", parts=("state_dict_ema",)), {"a": torch.zeros(3)})
+
+
 def test_safetensors_open(tmp_path):
     save_file(STATE, tmp_path / "a.safetensors")
     assert_same(load_state_dict(tmp_path / "a.safetensors"))

@@ -10,12 +10,18 @@ def step_flops(spec: ModelSpec, row: Row, counter: str = "matmul") -> int:
     """FLOPs of one batch row at one step of a plan.
 
     counter "matmul": two per multiply-add of every matrix product, with the whole modulation of every layer that runs, as published code
-    computes it. "upstream": what the published code counts (its own weights, no embeddings). Raises ValueError on another name.
+    computes it. "upstream": what the published code counts (its own weights, no embeddings). A spec may know more of them. Raises
+    ValueError on another name.
     """
-    if counter not in COUNTERS:
-        raise ValueError(f"unknown FLOPs counter {counter!r}: choose from {', '.join(COUNTERS)}")
+    if counter not in (known := {**dict.fromkeys(COUNTERS), **spec.forward_cost}):
+        raise ValueError(f"unknown FLOPs counter {counter!r}: choose from {', '.join(known)}")
     total = spec.forward_cost.get(counter, 0)
-    return total + sum(_layer(stack, layer, row, counter) for stack in spec.stacks for layer in range(stack.depth))
+    return total + sum(stack_flops(stack, row, counter) for stack in spec.stacks)
+
+
+def stack_flops(stack: Stack, row: Row, counter: str = "matmul") -> int:
+    """FLOPs of one batch row in the layers of a stack."""
+    return sum(_layer(stack, layer, row, counter) for layer in range(stack.depth))
 
 
 def _layer(stack: Stack, layer: int, row: Row, counter: str) -> int:
@@ -38,8 +44,10 @@ def total_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
 
 
 def rounded_tflops(plan: Plan, counter: str = "upstream", rows: int = 1) -> float:
-    """TFLOPs of a whole run as some published tables have them: every step rounded to two decimals before the sum."""
-    return round(sum(round(rows * step_flops(plan.spec, row, counter) / 1e12, 2) for row in plan.steps), 2)
+    """TFLOPs of a whole run as some published tables have them: every step rounded to two decimals before the sum, of a TFLOP, or of a
+    GFLOP where it is less than one TFLOP, as counters print it."""
+    steps = [rows * step_flops(plan.spec, row, counter) / 1e12 for row in plan.steps]
+    return round(sum(round(step, 2 if step >= 1 else 5) for step in steps), 2)
 
 
 def executed_flops(plan: Plan, rows: int = 2) -> int:

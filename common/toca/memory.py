@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 
+from toca.ahead import Batch, batches
 from toca.methods.base import Method, Ranking
 from toca.plan import Kind, Plan, Row, chunks_needed
-from toca.scoring import SCORES, Score
+from toca.scoring import RATINGS, Score
 from toca.spec import HIDDEN, Branch, ModelSpec, Site, Stack
 
 MODULATION_BUDGET = 2**28  # bytes that precomputed modulations may take, by default
+ONCE_BUDGET = 2**30  # bytes that what layers compute once in a run may take, by default
 DTYPES = {"fp32": 4, "bf16": 2, "fp16": 2}  # bytes of a number
-INT64, INT32, FLOAT32 = 8, 4, 4
+INT64, INT32, FLOAT32, BOOL = 8, 4, 4, 1
+Ranked = list[list[Batch]]  # by step
 
 
 @dataclass(frozen=True)
 class Held:
     """Bytes by part.
 
-    outputs: what branches stored, Taylor differences included. inputs: what rated them by change keeps beside. hidden: the state after
-    the last block. ranking: scores, staleness and the chosen rows. modulation: the precomputed modulations of all steps. once: what else
-    no step changes, such as an embedded text.
+    outputs: what branches stored, Taylor differences included, or the rows of it that are still read. inputs: what rated them by change
+    keeps beside. hidden: the state after the last block. ranking: scores, staleness and the rows chosen so far, for coming steps too.
+    modulation: the precomputed modulations of all steps. once: what else no step changes, such as an embedded text.
     """
 
     outputs: int = 0
@@ -36,11 +39,14 @@ class Held:
         return sum(astuple(self))
 
 
-def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation_budget: int = MODULATION_BUDGET) -> list[Held]:
+def predict(
+    plan: Plan, method: Method, rows: int, element_size: int, modulation_budget: int = MODULATION_BUDGET, once_budget: int = ONCE_BUDGET
+) -> list[Held]:
     """What the cache of a run holds after every model call.
 
     rows: of the batch, both halves of guidance counted. element_size: bytes of a number of the model's dtype.
-    modulation_budget: 0 if the run does not precompute modulations. Raises ValueError if rows or element_size is below 1.
+    modulation_budget: 0 if the run does not precompute modulations. once_budget: for what every layer computes once.
+    Raises ValueError if rows or element_size is below 1.
     """
     if rows < 1 or element_size < 1:
         raise ValueError(f"rows and element_size must be at least 1, got {rows} and {element_size}")
@@ -50,23 +56,32 @@ def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation
     tracked = {(stack.name, branch.name) for stack, branch in selected if _keeps_inputs(ranking)}
     size = {site: rows * spec.branch(site).tokens * spec.branch(site).width * element_size for site in spec.sites()}
     hidden = rows * spec.hidden[0] * spec.hidden[1] * element_size
-    once = rows * (spec.once[0] * element_size + spec.once[1])
-    seeds = rows * INT64 if ranking and SCORES[ranking.score].random else 0
+    by_layers = layers_once(spec, rows, element_size)
+    once = rows * (spec.once[0] * element_size + spec.once[1]) + (by_layers if by_layers <= once_budget else 0)
+    seeds = rows * INT64 if ranking and RATINGS[ranking.score].random else 0
 
-    copies = dict.fromkeys(size, 0)
+    ranks = [(stack, branch, batches(plan, stack, branch, RATINGS[ranking.score])) for stack, branch in selected]
+    ranking_bytes = [_ranking_bytes(plan, *some, RATINGS[ranking.score], rows) for some in ranks]
+    packed = {place: reads for some in ranks for place, reads in _packed(plan, *some)}
+    outputs, parts = dict.fromkeys(size, 0), dict.fromkeys(size, None)
     inputs = dict.fromkeys((site for site in size if (site[0], site[2]) in tracked), 0)
     held = []
     for step, row in enumerate(plan.steps):
         for site in _running(spec, row):
-            copies[site] = (row[site].order + 1 if method.forecasts else 1) if row[site].keep else 0
+            if row[site].kind is Kind.FULL:
+                parts[site] = packed.get((step, site))
+            if reads := parts[site]:
+                outputs[site] = size[site] // spec.branch(site).tokens * sum(count for at, count in reads if at > step)
+            else:
+                outputs[site] = size[site] * (row[site].order + 1 if method.forecasts else 1) if row[site].keep else 0
             if site in inputs:
-                inputs[site] = int(row[site].keep)
+                inputs[site] = size[site] * row[site].keep
         held.append(
             Held(
-                outputs=sum(size[site] * number for site, number in copies.items()),
-                inputs=sum(size[site] * number for site, number in inputs.items()),
+                outputs=sum(outputs.values()),
+                inputs=sum(inputs.values()),
                 hidden=hidden if row[HIDDEN].keep else 0,
-                ranking=seeds + sum(_ranking_bytes(plan, stack, branch, SCORES[ranking.score], rows, step) for stack, branch in selected),
+                ranking=seeds + sum(some[step] for some in ranking_bytes),
                 modulation=modulation,
                 once=once,
             )
@@ -77,13 +92,18 @@ def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation
 def attention_maps(plan: Plan, method: Method, rows: int, element_size: int) -> int:
     """Bytes of the head-averaged (N, N) map of every layer, which the published code keeps where we keep column sums."""
     ranking = method.ranking(plan.spec)
-    if not ranking or SCORES[ranking.score].observes != "mass" or not plan.spec.published_maps:
+    if not ranking or RATINGS[ranking.score].observes != "mass" or not plan.spec.published_maps:
         return 0
     total = 0
     for stack in plan.spec.stacks:
         scorers = {branch.scored_by for branch in stack.branches if branch.tokenwise and branch.scored_by}
         total += sum(stack.depth * rows * stack.branch(name).tokens ** 2 * element_size for name in scorers)
     return total
+
+
+def layers_once(spec: ModelSpec, rows: int, element_size: int) -> int:
+    """Bytes of what all layers compute once in a run, such as the keys and values of a text."""
+    return rows * element_size * sum(stack.depth * stack.once for stack in spec.stacks)
 
 
 def table_elements(plan: Plan, stack: Stack) -> int:
@@ -117,13 +137,32 @@ def _selects(plan: Plan, stack: Stack, branch: Branch) -> bool:
 
 
 def _keeps_inputs(ranking: Ranking) -> bool:
-    return SCORES[ranking.score].observes == "change" and not ranking.upstream_exact
+    return RATINGS[ranking.score].observes == "change" and not ranking.upstream_exact
 
 
-def _ranking_bytes(plan: Plan, stack: Stack, branch: Branch, score: Score, rows: int, step: int) -> int:
-    """What a `Selector` holds after a step: scores, staleness, the counts of all steps, positions, and the rows chosen at this step."""
-    actions = [plan.steps[step][stack.name, layer, branch.name] for layer in range(stack.depth)]
-    chosen = sum(a.tokens for a in actions if a.kind is Kind.PARTIAL and not (score.from_input and a.tokens == branch.tokens))
-    per_token = stack.depth * rows * branch.tokens
-    scores = per_token * FLOAT32 if score.from_attention else 0
-    return scores + per_token * INT32 + (plan.num_steps * stack.depth + branch.tokens + rows + rows * chosen) * INT64
+def _ranking_bytes(plan: Plan, stack: Stack, branch: Branch, ranked: Ranked, score: Score, rows: int) -> list[int]:
+    """What a `Selector` holds after every step: scores, staleness, the counts of all steps, positions; and of every step that is ranked,
+    from then until it is over the chosen rows, and until it comes the mask of them."""
+    ranked_rows = rows // (plan.spec.coupled_rows if score.couples else 1)
+    tokens = stack.depth * ranked_rows * branch.tokens
+    fixed = (tokens * FLOAT32 if score.from_attention else 0) + tokens * INT32
+    fixed += (plan.num_steps * stack.depth + branch.tokens + rows) * INT64
+    held = [fixed] * plan.num_steps
+    for now, some in enumerate(ranked):
+        for batch in some:
+            for step in batch.steps:
+                chosen = sum(plan.steps[step][stack.name, layer, branch.name].tokens for layer in batch.layers)
+                held[step] += chosen * rows * INT64
+                for before in range(now, step):
+                    held[before] += chosen * rows * INT64 + len(batch.layers) * ranked_rows * branch.tokens * BOOL
+    return held
+
+
+def _packed(plan: Plan, stack: Stack, branch: Branch, ranked: Ranked) -> Iterator[tuple[tuple[int, Site], list[tuple[int, int]]]]:
+    """Where an output shrinks to the rows of it that are read: ((step, site), the steps that read and how many rows each)."""
+    feeder = next((b.name for b in stack.branches if b.feeds == branch.name), None)
+    for step, some in enumerate(ranked):
+        for batch in some if feeder else ():
+            for layer in batch.layers if batch.packs else ():
+                reads = [(at, plan.steps[at][stack.name, layer, branch.name].tokens) for at in batch.steps]
+                yield (step, (stack.name, layer, feeder)), reads

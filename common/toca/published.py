@@ -18,22 +18,29 @@ QUALITY = {
     "precision": "prec.",
     "image_reward": "ImageReward",
     "geneval": "GenEval",
+    "fid30k": "FID-30k",
+    "clip": "CLIP",
+    "latency_speedup": "x time",
 }
 
 
 def preset_data(name: str, preset: Preset, run: PlannedRun) -> Data:
-    """exact: the published code's counter on its own steps, with `rounded_tflops` where the printed totals are sums of rounded steps.
-    ours: all matrix products on our default steps. FLOPs of one image."""
-    exact = run.plan
+    """exact: the published code's counter on its own steps, with `rounded_tflops` where the printed totals are sums of rounded steps;
+    of every published row the same by the row's counter. ours: all matrix products on our default steps. FLOPs of one image."""
+    plan = run.plan
     if any(setting.name == "upstream_exact" for setting in fields(run.method)):
-        exact = replace(run.method, upstream_exact=True).plan(run.spec, run.num_steps)
+        plan = replace(run.method, upstream_exact=True).plan(run.spec, run.num_steps)
     rows = run.rows_per_image
-    rounded = dict(rounded_tflops=rounded_tflops(exact, rows=rows)) if run.spec.rounds_steps else {}
+
+    def exact(counter: str) -> Data:
+        rounded = dict(rounded_tflops=rounded_tflops(plan, counter, rows)) if run.spec.rounds_steps else {}
+        return _counted(plan, counter, rows) | rounded
+
     return dict(
         preset=name,
         flags=dict(preset.flags),
-        published=[asdict(row) for row in preset.published],
-        exact=_counted(exact, "upstream", rows) | rounded,
+        published=[asdict(row) | dict(exact=exact(row.counter)) for row in preset.published],
+        exact=exact("upstream"),
         ours=_counted(run.plan, "matmul", rows),
     )
 
@@ -48,6 +55,11 @@ def _printed(value: float) -> str:
     return f"{value:.2f}" if round(value, 2) == value else f"{value:.3f}"
 
 
+def _cells(counted: Data) -> tuple[str, str]:
+    """TFLOPs and speed-up."""
+    return _tflops(counted), f"{counted['speedup']:.2f}"
+
+
 def _tflops(counted: Data) -> str:
     return f"{counted['rounded_tflops']:.2f}" if "rounded_tflops" in counted else f"{counted['flops'] / 1e12:.3f}"
 
@@ -59,19 +71,22 @@ def table_text(data: Sequence[Data]) -> str:
     header = ["preset", "exact TFLOPs", "x", "printed TFLOPs", "x", "ours TFLOPs", "x", *(QUALITY[key] for key in quality), "source"]
     rows = []
     for entry in data:
-        counted = {key: (_tflops(entry[key]), f"{entry[key]['speedup']:.2f}") for key in ("exact", "ours")}
+        counter = None
         for place, row in enumerate(entry["published"]):
             numbers = {key: _printed(value) for key, value in row["numbers"].items()}
             text = row["source"] + (f" ({row['note']})" if row["note"] else "")
-            first = place == 0
+            first, counts_anew, counter = place == 0, row["counter"] != counter, row["counter"]
             rows.append([
                 entry["preset"] if first else "",
-                *(counted["exact"] if first else ("", "")),
+                *(_cells(row["exact"]) if counts_anew else ("", "")),
                 numbers.get("tflops", ""), numbers.get("speedup", ""),
-                *(counted["ours"] if first else ("", "")),
+                *(_cells(entry["ours"]) if first else ("", "")),
                 *(numbers.get(key, "") for key in quality),
                 f"[{sources.setdefault(text, len(sources) + 1)}]",
             ])  # fmt: skip
     notes = "\n".join(f"[{number}] {text}" for text, number in sources.items())
-    legend = "FLOPs of one image. exact: the published code's counter on its own steps. ours: all matrix products on our default steps."
+    legend = (
+        "FLOPs of one image. exact: the published code's counter on its own steps, or the counter of a row's source where they differ. "
+        "ours: all matrix products on our default steps."
+    )
     return f"{columns(header, rows)}\n\n{legend}\n{notes}"

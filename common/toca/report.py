@@ -53,6 +53,32 @@ def run_data(run: PlannedRun) -> Data:
     return dict(run=run.title, method=run.method.name, settings=settings, num_steps=run.num_steps, rows_per_image=run.rows_per_image)
 
 
+def run_summary(run: PlannedRun) -> Data:
+    """What a sampling run does by its plan, for the terminal and for the manifest beside its pictures."""
+    plan, rows = run.plan, run.rows_per_image
+    flops, uncached = total_flops(plan, "matmul", rows), uncached_flops(plan, "matmul", rows)
+    return dict(
+        method=run.method.name,
+        steps=dict(plan.kind_counts()),
+        step_kinds=[plan.step_kind(step) for step in range(plan.num_steps)],
+        tokens_refreshed=round(plan.tokens_refreshed(), 4),
+        tflops_per_image=flops / 1e12,
+        flops_speedup=round(uncached / flops, 3),
+    )
+
+
+def summary_line(summary: Data) -> str:
+    steps = ", ".join(f"{count} {kind}" for kind, count in summary["steps"].items())
+    flops = f"{summary['tflops_per_image']:.3f} TFLOPs per image, {summary['flops_speedup']:.2f}x less than uncached"
+    return f"{summary['method']}: {steps} steps; {summary['tokens_refreshed']:.1%} of MLP tokens computed; {flops}"
+
+
+def flops_lines(run: PlannedRun, images: int) -> str:
+    """What upstream's counter prints for a whole batch, and every matrix product counted at two per multiply-add."""
+    counted = {counter: total_flops(run.plan, counter, run.rows_per_image * images) / 1e12 for counter in ("upstream", "matmul")}
+    return "\n".join(f"{counter}: {tflops} TFLOPs for {images} image(s)" for counter, tflops in counted.items())
+
+
 def step_range(steps: Sequence[int]) -> str:
     return str(steps[0]) if len(steps) == 1 else f"{steps[0]}-{steps[-1]}"
 

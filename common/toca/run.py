@@ -53,10 +53,12 @@ def load_fork(name: str) -> Fork:
 def load_benchmark(name: str) -> Callable[[Sequence[str]], None]:
     """A fork's benchmark, called with its arguments. Raises ValueError if there is none of that name.
 
-    It uses the fork's programs, which are no packages: their folder comes first on the path, as when one of them is started.
+    One named as a model may use the fork's programs, which are no packages: their folder comes first on the path, as when one of them is
+    started.
     """
     entry = _entry_point(BENCHMARKS, name)
-    sys.path.insert(0, str(Path(load_fork(name).__file__).parent))
+    if any(model.name == name for model in entry_points(group=MODELS)):
+        sys.path.insert(0, str(Path(load_fork(name).__file__).parent))
     return entry.load()
 
 

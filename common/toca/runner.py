@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +32,19 @@ def user_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise SystemExit("error: " + " ".join(str(error).split())) from error
+
+
+@contextmanager
+def program_errors(memory_advice: str) -> Iterator[None]:
+    """For the entry of a program whose runs can be resumed: as `user_errors`, and exhausted memory and Ctrl-C end it with one line too."""
+    try:
+        with user_errors():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise SystemExit(f"error: out of memory on the device: {memory_advice} ({str(error).strip().splitlines()[0]})") from error
+    except KeyboardInterrupt as error:
+        print("interrupted: finished pictures stay, and the same command goes on with the others")
+        raise SystemExit(130) from error
 
 
 def reproducible_matmuls() -> None:
@@ -106,7 +119,7 @@ def sample_images(
     folder: Path,
     num: int,
     batch: int,
-    sample_batch: Callable[[list[int]], np.ndarray],
+    sample_batch: Callable[[list[int]], Iterable[np.ndarray]],
     settings: Mapping[str, Any],
     rank: int = 0,
     world: int = 1,
@@ -115,13 +128,13 @@ def sample_images(
 ) -> None:
     """Write `{index:06d}.png` for all indices below `num` that `folder` lacks, and a manifest beside them. One run at a time per folder.
 
-    sample_batch: item indices -> (len, H, W, 3) uint8. settings: what decides the pictures; a folder made with others is refused.
+    sample_batch: item indices -> a picture (H, W, 3) uint8 of each. settings: what decides them; a folder made with others is refused.
     A batch that lacks a picture is sampled with all its items, because rounding may depend on the batch: a resumed run makes the same
     bytes as an unbroken one. whole_batches: include the surplus items beyond `num`, because they share one random stream.
     Raises ValueError if the folder holds a run with other settings.
     """
     started = time.time()
-    _check_manifest(folder, settings)
+    check_manifest(folder, settings)
     barrier()  # all have read what rank 0 now writes
     if rank == 0:
         remove_parts(folder)
@@ -177,8 +190,8 @@ def write_npz(folder: Path, num: int, path: Path) -> None:
                 file.write(np.asarray(picture.convert("RGB")).tobytes())
 
 
-def _check_manifest(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make sure that a folder is empty or holds the same run."""
+def check_manifest(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make sure that a folder is empty or holds the same run; `sample_images` does, and a program may earlier. Raises ValueError."""
     path = folder / MANIFEST
     if not path.exists():
         if next(folder.glob("[0-9]*.png"), None):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Callable
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from toca.ahead import Batch, batches, chosen_counts, spans
 from toca.methods.base import Ranking
 from toca.plan import Kind, Plan
-from toca.scoring import SCORES
+from toca.scoring import RATINGS
 from toca.spec import Branch, Stack
 
 Uniform = Callable[[int, range], Tensor]  # (step, layers) -> (layers, R, N) draws in [0, 1)
@@ -50,89 +51,101 @@ def hashed_uniform(seeds: Tensor, tokens: int) -> Uniform:
     return draw
 
 
-def _spans(layers: Sequence[int]) -> list[slice]:
-    """Ascending layers as slices of neighbours: one write for many layers."""
-    runs = [[layer for _, layer in run] for _, run in groupby(enumerate(layers), lambda at: at[1] - at[0])]
-    return [slice(run[0], run[-1] + 1) for run in runs]
-
-
 class Selector:
-    """Ranks the tokens of one branch in every layer of a stack, and keeps their staleness.
+    """Ranks the tokens of one branch in every layer of a stack, for whole cycles ahead where it can, and keeps their staleness.
 
-    `chosen[layer]`: flat row indices (R * K,) into (R * N) of the tokens to refresh at the current step.
-    uniform: the draws of scores that need any.
+    `chosen[layer]`: flat row indices (R * K,) into (R * N) of the tokens to refresh at the current step; `ranked[step]`: the same of
+    that step. uniform: the draws of scores that need any.
     """
 
     def __init__(
         self, stack: Stack, branch: Branch, plan: Plan, ranking: Ranking, rows: int, device: torch.device, uniform: Uniform | None
     ) -> None:
+        self.branch, self.ranking, self.score, self.uniform = branch, ranking, RATINGS[ranking.score], uniform
         actions = [[row[stack.name, layer, branch.name] for layer in range(stack.depth)] for row in plan.steps]
-        self.counts = [[a.tokens if a.kind is Kind.PARTIAL else 0 for a in step] for step in actions]
-        whole = [[a.kind is Kind.FULL or a.tokens == branch.tokens for a in step] for step in actions]
-        self.whole = [_spans([layer for layer, computed in enumerate(step) if computed]) for step in whole]
-        self.ages = [any(a.kind in (Kind.PARTIAL, Kind.REUSE) for a in step) for step in actions]
+        self.counts = chosen_counts(plan, stack, branch, self.score)
         self.needed = any(0 < count < branch.tokens for step in self.counts for count in step)
         if not self.needed:
             return
-        self.branch, self.ranking, self.score, self.uniform = branch, ranking, SCORES[ranking.score], uniform
-        self.known = [_spans(self._rated_before(stack, plan, step)) for step in range(plan.num_steps)]
+        whole = [[a.kind is Kind.FULL or a.tokens == branch.tokens for a in step] for step in actions]
+        self.whole = [list(spans([layer for layer, computed in enumerate(step) if computed])) for step in whole]
+        self.ticks = list(accumulate(int(any(a.kind in (Kind.PARTIAL, Kind.REUSE) for a in step)) for step in actions))
+        self.batches = batches(plan, stack, branch, self.score)
+        self.scorer = branch.scorer(self.score.observes) if self.score.from_attention else None
+        self.rows = rows // (plan.spec.coupled_rows if self.score.couples else 1)  # of scores and choices; the others repeat them
         self.count_table = torch.tensor(self.counts, device=device)[:, :, None, None]  # (S, L, 1, 1)
         self.position = torch.arange(branch.tokens, device=device)
         self.row_offset = torch.arange(rows, device=device)[:, None] * branch.tokens
-        self.base = torch.zeros(stack.depth if self.score.from_attention else 0, rows, branch.tokens, device=device)
-        self.refreshed_at = torch.zeros(stack.depth, rows, branch.tokens, dtype=torch.int32, device=device)
-        self.tick = 0
-        self.chosen: list[Tensor | None] = [None] * stack.depth
+        self.base = torch.zeros(stack.depth if self.score.from_attention else 0, self.rows, branch.tokens, device=device)
+        self.refreshed_at = torch.zeros(stack.depth, self.rows, branch.tokens, dtype=torch.int32, device=device)
+        self.step = self.tick = 0
+        self.ranked: list[list[Tensor | None]] = [[None] * stack.depth for _ in plan.steps]
+        self._coming: list[list[tuple[slice, Tensor]]] = [[] for _ in plan.steps]  # layers and the mask of what they will refresh
+
+    @property
+    def chosen(self) -> list[Tensor | None]:
+        return self.ranked[self.step]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors held."""
         if not self.needed:
             return 0
-        chosen = [rows for rows in self.chosen if rows is not None]
-        return sum(t.nbytes for t in (self.base, self.refreshed_at, self.count_table, self.position, self.row_offset, *chosen))
+        ranked = [rows for step in self.ranked for rows in step if rows is not None]
+        masks = [mask for step in self._coming for _, mask in step]
+        return sum(t.nbytes for t in (self.base, self.refreshed_at, self.count_table, self.position, self.row_offset, *ranked, *masks))
 
     @property
     def staleness(self) -> Tensor:
         """(L, R, N) cached steps since every token was last computed."""
         return self.tick - self.refreshed_at
 
-    def _rated_before(self, stack: Stack, plan: Plan, step: int) -> list[int]:
-        """Layers that refresh tokens at a step and whose scores are known when it begins."""
-        if self.score.from_input:
-            return []
-        row, scorer = plan.steps[step], self.branch.scored_by if self.score.from_attention else None
-        return [layer for layer, count in enumerate(self.counts[step]) if count and not (scorer and row[stack.name, layer, scorer].score)]
-
     def begin(self, step: int) -> None:
-        """Open a step: staleness grows, layers computed whole become fresh, and layers whose scores are known are ranked together."""
-        self.step = step
-        self.tick += self.ages[step]
-        self.chosen = [None] * len(self.chosen)
-        for span in self.whole[step]:
-            self.refreshed_at[span] = self.tick
-        for span in self.known[step]:
-            self._choose(range(span.start, span.stop))
+        """Open a step: staleness grows, what it computes becomes fresh, and layers whose scores are known are ranked together."""
+        if step:
+            self.ranked[step - 1] = [None] * len(self.chosen)
+        self._at(step)
+        for layers in self.whole[step]:
+            self.refreshed_at[layers.start : layers.stop] = self.tick
+        for span, mask in self._coming[step]:
+            self.refreshed_at[span].masked_fill_(mask, self.tick)
+        self._coming[step] = []
+        for batch in self.batches[step]:
+            if not batch.waits:
+                self._rank(batch)
 
-    def observe(self, layer: int, seen: Tensor) -> None:
-        """Take in what the scoring branch saw at its full step: attention mass (R, N'), or keys or values (R, H, N', d), of this branch's
-        tokens and maybe others. Rank by it at once if the layer refreshes tokens at this very step, as branches of a longer cycle do."""
-        tokens_dim = 1 if self.score.observes == "mass" else 2
-        self.base[layer] = self.score.base(seen.narrow(tokens_dim, self.branch.scored_from, self.branch.tokens))
-        if self.counts[self.step][layer]:
-            self._choose(range(layer, layer + 1))
+    def observe(self, layer: int, seen: Tensor, refreshed: Tensor | None = None) -> None:
+        """Take in what the scoring branch saw: attention mass or entropy (R, N'), or keys or values (R, H, N', d), of this branch's tokens
+        and maybe others, or of those it `refreshed`, flat rows (R * N') of (R * N). Layers that wait for it are ranked as soon as the last
+        of them is seen."""
+        if refreshed is None:
+            tokens_dim = 2 if self.score.observes in ("keys", "values") else 1
+            seen = seen.narrow(tokens_dim, self.branch.scored_from, self.branch.tokens)
+        base = self.score.base(seen)
+        base = base.unflatten(0, (-1, self.rows)).mean(dim=0) if len(base) > self.rows else base
+        if refreshed is None:
+            self.base[layer] = base
+        else:
+            self.base[layer].view(-1).index_copy_(0, refreshed[: base.numel()], base.flatten())
+        self._rank_waiting(layer)
 
     def look(self, layer: int, x: Tensor, reference: Tensor | None) -> None:
         """Rank a layer whose score depends on its input x (R, N, C)."""
         args = (x, reference) if self.score.observes == "change" else (x,)
-        self._choose(range(layer, layer + 1), self.score.base(*args)[None])
+        self._rank_waiting(layer, self.score.base(*args)[None])
+
+    def packed_with(self, layer: int) -> Batch | None:
+        """The layers whose rows this step has ranked, if what feeds them is to be packed, and this is the last of them."""
+        return next((batch for batch in self.batches[self.step] if batch.packs and batch.layers[-1] == layer), None)
 
     def scores(self, layers: range, base: Tensor | None = None) -> Tensor:
         """(layers, R, N) scores in float32: base + age_weight * staleness, then the bonus of the best token of a cell."""
         if base is None and self.score.from_attention:
             base = self.base[layers.start : layers.stop]
+        if self.score.rating:
+            base = self.score.rating(base)
         if self.score.random:
-            draw = self.score.random * self.uniform(self.step, layers)
+            draw = self.score.random * self.uniform(self.step, layers)[:, : self.rows]
             base = draw if base is None else base + draw
         age = self.tick - 1 - self.refreshed_at[layers.start : layers.stop]
         if base is None:
@@ -144,13 +157,31 @@ class Selector:
             score = torch.where(age + 1 >= self.ranking.overdue, score + 1e4 * (age + 1), score)
         return score
 
-    def _choose(self, layers: range, base: Tensor | None = None) -> None:
-        """Rank by descending score, equals in token order, and note the first K of every layer as refreshed."""
-        order = self.scores(layers, base).sort(dim=-1, descending=True, stable=True).indices
-        counts = self.count_table[self.step, layers.start : layers.stop]
-        chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, (self.position < counts).expand_as(order))
-        self.refreshed_at[layers.start : layers.stop].masked_fill_(chosen, self.tick)
-        flat = order + self.row_offset
-        for layer, rows in zip(layers, flat, strict=True):
-            some = rows[:, : self.counts[self.step][layer]]
-            self.chosen[layer] = some.clone(memory_format=torch.contiguous_format).flatten()  # not a view, which would hold all rows
+    def _at(self, step: int) -> None:
+        self.step, self.tick = step, self.ticks[step]
+
+    def _rank_waiting(self, layer: int, base: Tensor | None = None) -> None:
+        for batch in self.batches[self.step]:
+            if batch.waits and batch.layers[-1] == layer:
+                self._rank(batch, base)
+
+    def _rank(self, batch: Batch, base: Tensor | None = None) -> None:
+        """Rank for every step of a batch as if it had come, by descending score, equals in token order: the first K are refreshed."""
+        now, span = self.step, slice(batch.layers.start, batch.layers.stop)
+        refreshed_at = self.refreshed_at[span].clone()
+        for step in batch.steps:
+            self._at(step)
+            order = self.scores(batch.layers, base).sort(dim=-1, descending=True, stable=True).indices
+            first = (self.position < self.count_table[step, span]).expand_as(order)
+            mask = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, first)
+            self.refreshed_at[span].masked_fill_(mask, self.tick)
+            if step == now:
+                refreshed_at.masked_fill_(mask, self.tick)
+            else:
+                self._coming[step].append((span, mask))
+            flat = order.repeat(1, len(self.row_offset) // self.rows, 1) + self.row_offset
+            for layer, rows in zip(batch.layers, flat, strict=True):
+                some = rows[:, : self.counts[step][layer]]
+                self.ranked[step][layer] = some.clone(memory_format=torch.contiguous_format).flatten()  # a view would hold all rows
+        self.refreshed_at[span] = refreshed_at
+        self._at(now)

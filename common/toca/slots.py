@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from torch import Tensor
 
 from toca.plan import Action
+
+
+def gather(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows (R * K,) of the (R * N, ...) view of x (R, N, ...), as (R, K, ...)."""
+    return x.flatten(0, 1).index_select(0, rows).unflatten(0, (x.shape[0], -1))
 
 
 class Last:
@@ -14,23 +20,31 @@ class Last:
 
     def __init__(self) -> None:
         self.value: Tensor | None = None
+        self.parts: list[Tensor] = []  # in its place: the rows that each coming step reads
 
     @property
     def nbytes(self) -> int:
-        return 0 if self.value is None else self.value.nbytes
+        return sum(part.nbytes for part in self.parts) + (0 if self.value is None else self.value.nbytes)
 
     def prepare(self, action: Action) -> None:
         """Free what the coming full step will replace."""
-        self.value = None
+        self.value, self.parts = None, []
 
     def put(self, value: Tensor, action: Action) -> None:
         self.value = value if action.keep else None
+
+    def pack(self, chosen: Iterable[Tensor]) -> None:
+        """Keep some rows alone: flat rows (R * K,) for every step that will recall the value."""
+        self.value, self.parts = None, [gather(self.value, rows) for rows in chosen]
 
     def refresh(self, rows: Tensor, values: Tensor) -> None:
         """Overwrite flat rows (R * K,) of the (R * N, C) view by values (R, K, C)."""
         self.value.view(-1, self.value.shape[-1]).index_copy_(0, rows, values.flatten(0, 1))
 
     def recall(self, action: Action) -> Tensor:
+        """The value (R, N, C), or the rows of it (R, K, C) that were kept for this step."""
+        if self.parts:
+            return self.parts.pop(0)
         value = self.value
         if not action.keep:
             self.value = None

@@ -5,22 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
-
-from golden_folder import GOLDEN
-from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor
 
 from flux.model import Flux, FluxParams
 from flux_spec import flux_spec
+from toca.golden import find
 from toca.methods import FORA, Method, NoCaching, TaylorSeer, ToCa
 from toca.schedule import Cycle
 from toca.spec import ModelSpec
 from toca.weights import load_into
 
-if not (GOLDEN / "cases.json").is_file():
-    raise FileNotFoundError(f"there is no cases.json in {GOLDEN}")
+HERE = Path(__file__).parent
+DATA = find("flux", HERE)
+GOLDEN, read_json, tensors = DATA.folder, DATA.json, DATA.tensors
 
 MODULES = {  # upstream's (stream, module) -> ours
     ("double_stream", "img_mlp"): ("double_blocks", "img_mlp"),
@@ -29,23 +27,19 @@ MODULES = {  # upstream's (stream, module) -> ours
 }
 
 
-def read_json(name: str) -> Any:
-    return json.loads((GOLDEN / name).read_text())
-
-
 CASES: dict[str, dict[str, Any]] = read_json("cases.json")
 CONFIGS: dict[str, dict[str, Any]] = read_json("config.json")
 
 
-def tensors(file: str) -> dict[str, Tensor]:
-    return load_file(GOLDEN / file)
-
-
 def metadata(file: str) -> dict[str, Any]:
     """The notes in a file; upstream's dictionaries and numbers are JSON, some strings are not."""
-    with safe_open(GOLDEN / file, "pt") as opened:
-        notes = opened.metadata() or {}
+    notes = DATA.metadata(file)
     return {key: json.loads(value) if value[:1] in '{["0123456789-' else value for key, value in notes.items() if key != "steps_called"}
+
+
+def manifest(name: str) -> dict[str, list[int]]:
+    """Key -> shape of a published checkpoint."""
+    return json.loads((HERE / "golden" / "checkpoint_keys.json").read_text())[name]
 
 
 @cache

@@ -18,6 +18,7 @@ from toca import cache as engine
 from toca.attention import attention_with_mass
 from toca.cache import Cache
 from toca.linear import linear_part
+from toca.slots import gather
 
 ATOL = 5e-5
 EMBEDDERS = ("img_in", "txt_in", "time_in", "vector_in", "guidance_in")
@@ -99,19 +100,25 @@ def check_cached_step_trace(file: str, patch: pytest.MonkeyPatch) -> None:
             found = dict(score=heard.scores, indices=heard.chosen, counter_before=heard.ages)[what][int(step), stack, int(layer), branch]
             close(key, found, expected, 1e-5 if what == "score" else 0)
         elif key.startswith("s2.cache."):
-            close(key, stored[key], as_stored(model, key, expected, txt.shape[1]), ATOL)
+            ours = as_stored(model, key, expected, txt.shape[1])
+            for rows, value in stored[key]:
+                close(key, value, ours if rows is None else gather(ours, rows), ATOL)
         elif not key.startswith("input."):
             close(key, seen[key], expected, 1e-5 if "colmean" in key else ATOL)
 
 
-def stored_outputs(cache: Cache, prefix: str) -> dict[str, Tensor]:
+def stored_outputs(cache: Cache, prefix: str) -> dict[str, list[tuple[Tensor | None, Tensor]]]:
+    """(rows, their values) that every branch stores: all of them (None), or the rows that each coming step will read."""
     branches = {"double": ("double_blocks", ("attn", "img_mlp", "txt_mlp")), "single": ("single_blocks", ("attn", "total"))}
-    return {
-        f"{prefix}.{short}.{index}.{name}": getattr(layer, name).slot.value.clone()
-        for short, (stack, names) in branches.items()
-        for index, layer in enumerate(cache._layers[stack])
-        for name in names
-    }
+    stored = {}
+    for short, (stack, names) in branches.items():
+        for index, layer in enumerate(cache._layers[stack]):
+            for name in names:
+                slot, reader = getattr(layer, name).slot, getattr(layer, name).reader
+                chosen = [step[index] for step in reader.ranked if step[index] is not None] if slot.parts else [None]
+                values = slot.parts or [slot.value.clone()]
+                stored[f"{prefix}.{short}.{index}.{name}"] = list(zip(chosen, list(values), strict=True))
+    return stored
 
 
 def as_stored(model: Flux, key: str, value: Tensor, txt_tokens: int) -> Tensor:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from golden_folder import GOLDEN, manifest
+from golden_data import GOLDEN, manifest
 from safetensors.torch import load_file
 from tiny_parts import TINY_AE, randomize
 

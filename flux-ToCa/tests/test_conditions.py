@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_folder import manifest
+from golden_data import manifest
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_parts import T5_WIDTH, TINY_AE, randomize, save_adapter, save_module

@@ -1,10 +1,9 @@
-"""Replay the reference runs, wherever `golden_folder.find_folder` finds them: sampling cases and traces of single calls."""
+"""Replay the reference runs, wherever `toca.golden` finds them: sampling cases and traces of single calls."""
 
 from __future__ import annotations
 
 import pytest
-from golden_data import CASES, CONFIGS
-from golden_folder import GOLDEN
+from golden_data import CASES, CONFIGS, GOLDEN
 from golden_sampling import check_case
 from golden_traces import CHECKS
 

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from golden_folder import manifest
+from golden_data import manifest
 from safetensors.torch import load_file
 from tiny_parts import TINY_FLUX, randomize, save_adapter, save_flux
 

@@ -15,7 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from flux.model import Flux, FluxParams
-from flux_spec import CONFIGS
+from flux.modules.lora import LinearLora, merge, replace_linear_with_lora
+from flux_spec import CONFIGS, flux_spec
 from toca.cache import Cache
 from toca.flops import executed_flops, total_flops, uncached_flops
 from toca.memory import Held, predict
@@ -231,20 +232,33 @@ def test_age_refreshes_tokens_in_turns() -> None:
     assert chosen == [list(range(place * k, (place + 1) * k)) for place in range(4)]
 
 
+def test_a_kept_adapter_is_counted() -> None:
+    """Every product of an uncached call. A cached step that reads some chunks of a modulation computes the adapter's part of each."""
+    kept = small_flux()
+    replace_linear_with_lora(kept, 4, 0.5)
+    plan = NoCaching().plan(flux_spec(SMALL, IMG_TOKENS, TXT_TOKENS, lora_rank=4), 1)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        sample(kept, None, DATA, 1)
+    assert counter.get_total_flops() == total_flops(plan, rows=2) > 1.1 * total_flops(NoCaching().plan(SPEC, 1), rows=2)
+    method = ToCa(3, 0.3)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        sample(kept, method, DATA, 9)
+    assert counter.get_total_flops() == pytest.approx(total_flops(method.plan(plan.spec, 9), rows=2), rel=0.03)
+
+
 def test_a_kept_adapter_counts_in_single_blocks_and_modulations() -> None:
-    lora = pytest.importorskip("flux.modules.lora")
     plain = small_flux()
     kept = small_flux()
-    lora.replace_linear_with_lora(kept, 4, 0.5)
+    replace_linear_with_lora(kept, 4, 0.5)
     kept.load_state_dict(plain.state_dict(), strict=False)
     torch.manual_seed(1)
     with torch.no_grad():
-        for module in [module for module in kept.modules() if isinstance(module, lora.LinearLora)]:
+        for module in [module for module in kept.modules() if isinstance(module, LinearLora)]:
             for p in (*module.lora_A.parameters(), *module.lora_B.parameters()):
                 torch.nn.init.normal_(p, std=0.1)
     adapter = {key: value for key, value in kept.state_dict().items() if "lora_" in key}
     state = plain.state_dict()
-    lora.merge(state, adapter, 0.5)
+    merge(state, adapter, 0.5)
     plain.load_state_dict(state)
     for method in (None, ToCa(3, 0.3)):
         close(sample(kept, method, DATA), sample(plain, method, DATA))

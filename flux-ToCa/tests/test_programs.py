@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
+from tiny_parts import TINY_AE, randomize, save_module
 from tiny_programs import parts, tiny
 
+import flux.pipeline
 import geneval_flux
 import sample
-from flux import cli, pictures
+from flux import cli, pictures, util
 from flux.__main__ import main as flux_main
+from flux.model import Flux
+from flux.modules.autoencoder import AutoEncoder
 from flux.pipeline import Pipeline
 from flux_cli import parse
 
@@ -269,6 +273,40 @@ def test_a_wrong_flag_is_one_line(tmp_path, tiny, prompt_file, name):
     assert str(error.value).startswith("error: ") and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("folder", ["/dev/null", "/dev/null/out", "read-only"])
+def test_an_output_folder_that_cannot_be_written_to_is_found_first(tmp_path, tiny, prompt_file, metadata, folder, monkeypatch):
+    """Before anything is loaded, in every program."""
+    monkeypatch.setattr(util, "load_flow_model", None)
+    if folder == "read-only":
+        folder = str(tmp_path)
+        monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    message = rf"error: --output(_dir)?: {folder}.* cannot be written to: (Not a directory|File exists|Permission denied)"
+    programs = (
+        lambda: sample_run(Path(folder), prompt_file, *tiny),
+        lambda: geneval(Path(folder), metadata, *tiny),
+        lambda: flux_main([*tiny, "--name", "flux-schnell", "--output_dir", folder]),
+    )
+    for program in programs:
+        with pytest.raises(SystemExit, match=message):
+            program()
+
+
+def test_another_weight_of_the_same_name_is_refused(tmp_path, tiny, parts, prompt_file):
+    """Of any network: pictures of two runs do not mix."""
+    flags = [*tiny, "--num_steps", "1"]
+    sample_run(tmp_path / "out", prompt_file, *flags)
+    ae = tmp_path / "ae.safetensors"
+    save_module(randomize(AutoEncoder(TINY_AE), seed=5), ae)
+    (tmp_path / "t5").mkdir()
+    for part in (parts / "first").iterdir():
+        (tmp_path / "t5" / part.name).write_bytes(part.read_bytes() + b" " * (part.name == "tokenizer_config.json"))
+    for name, more in {"ae": ["--ae", str(ae)], "t5": ["--t5", str(tmp_path / "t5")], "clip": ["--clip", "some/encoder"]}.items():
+        with pytest.raises(SystemExit, match=rf"other settings \({name} was"):
+            sample_run(tmp_path / "out", prompt_file, *flags, *more)
+    (tmp_path / "same").symlink_to(parts / "first")
+    sample_run(tmp_path / "out", prompt_file, *flags, "--t5", str(tmp_path / "same"))  # where a file is does not matter
+
+
 @pytest.mark.parametrize("content", [b"", b" \n\n", b"\xff\xfe\x00", None])
 def test_an_unusable_prompt_file_is_one_line(tmp_path, tiny, content):
     path = tmp_path / "p.txt"
@@ -297,6 +335,26 @@ def test_exhausted_memory_is_one_line(tmp_path, tiny, prompt_file, monkeypatch):
     monkeypatch.setattr(Pipeline, "generate", exhausted)
     with pytest.raises(SystemExit, match=r"error: out of memory on the device: try --offload.*\(CUDA out of memory\.\)"):
         sample_run(tmp_path / "out", prompt_file, *tiny)
+
+
+def test_memory_exhausted_on_the_way_loses_nothing(tmp_path, tiny, prompt_file, monkeypatch):
+    """With --offload the networks leave the device, finished pictures stay, and the same command goes on."""
+    denoise, calls = flux.pipeline.denoise, []
+    moved = []
+    monkeypatch.setattr(Flux, "to", lambda self, place: moved.append(str(place)) or self)
+
+    def exhausted(*args, **kwargs):
+        calls.append(kwargs["seeds"])
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return denoise(*args, **kwargs)
+
+    monkeypatch.setattr(flux.pipeline, "denoise", exhausted)
+    with pytest.raises(SystemExit, match=r"error: out of memory on the device: try --offload, --dtype bf16, a smaller --batch_size"):
+        sample_run(tmp_path / "out", prompt_file, *tiny, "--offload")
+    assert moved == ["cpu"] * 4 and listing(tmp_path / "out") == ["img_0.jpg", "settings.json"]
+    sample_run(tmp_path / "out", prompt_file, *tiny, "--offload")
+    assert calls == [[0], [1], [1], [2]] and len(listing(tmp_path / "out")) == 4
 
 
 @pytest.mark.parametrize("argv", [["--preset", "no"], ["--method", "no"], ["--name", "flux-pro"], ["paint"], ["--promp", "x"]])

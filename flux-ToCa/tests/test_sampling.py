@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from golden_folder import GOLDEN
+from golden_data import GOLDEN
 from safetensors.torch import load_file
 
 from flux.sampling import get_noise, get_schedule, grid, image_ids, pack, pack_mask, prepare, shift_of, unpack

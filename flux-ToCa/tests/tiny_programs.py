@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,17 @@ def parts(tmp_path_factory) -> Path:
     return folder
 
 
+def shrink(setitem: Callable[[str, util.Config], None], setattr: Callable[[object, str, object], None] = setattr) -> None:
+    """Make the named models tiny, by the functions that change them."""
+    for name, config in list(util.CONFIGS.items()):
+        setitem(name, dataclasses.replace(config, params=tiny_params(name), t5_length=12))
+    setattr(util, "AE_PARAMS", TINY_AE)
+
+
 @pytest.fixture
 def tiny(parts, monkeypatch) -> list[str]:
-    """Make the named models tiny; returns the flags that find their files and keep runs short."""
-    for name, config in list(util.CONFIGS.items()):
-        monkeypatch.setitem(util.CONFIGS, name, dataclasses.replace(config, params=tiny_params(name), t5_length=12))
-    monkeypatch.setattr(util, "AE_PARAMS", TINY_AE)
+    """The named models are tiny; returns the flags that find their files and keep runs short."""
+    shrink(lambda name, config: monkeypatch.setitem(util.CONFIGS, name, config), monkeypatch.setattr)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     files = ["--ckpt", str(parts), "--ae", str(parts / "ae.safetensors"), "--t5", str(parts / "first"), "--clip", str(parts / "second")]
     return [*files, "--width", "64", "--height", "50", "--device", "cpu", "--dtype", "fp32"]

@@ -7,7 +7,6 @@ python -m flux --name flux-schnell --loop
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,9 +93,6 @@ class Run:
     def __init__(self, args: argparse.Namespace, pipeline: Pipeline) -> None:
         self.args, self.pipeline, self.folder = args, pipeline, Path(args.output_dir)
         self.writer = Writer(args.name, args.add_sampling_metadata, args.watermark, args.use_nsfw_filter)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(self.folder, os.W_OK):
-            raise ValueError(f"--output_dir {self.folder} cannot be written to")
         remove_parts(self.folder)
         print(pipeline.weights(), flush=True)
 

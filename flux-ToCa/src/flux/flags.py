@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -13,23 +14,13 @@ from flux.pipeline import Cost, Pipeline, cost_of
 from flux.sampling import CELL
 from flux.util import CONFIGS, load_ae, load_clip, load_flow_model, load_t5
 from flux_cli import add_method_flags, method_from
-from toca.runner import reproducible_matmuls, user_errors
+from flux_spec import LORA_RANK
+from toca import runner
+from toca.runner import reproducible_matmuls
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-@contextmanager
-def program_errors() -> Iterator[None]:
-    """For the entry of a program: wrong input, exhausted memory and Ctrl-C end it with one line."""
-    try:
-        with user_errors():
-            yield
-    except torch.OutOfMemoryError as error:
-        advice = "try --offload, --dtype bf16, a smaller --batch_size, or fewer tokens (--width, --height)"
-        raise SystemExit(f"error: out of memory on the device: {advice} ({str(error).strip().splitlines()[0]})") from error
-    except KeyboardInterrupt as error:
-        print("interrupted: finished pictures stay, and the same command goes on with the others")
-        raise SystemExit(130) from error
+MEMORY_ADVICE = "try --offload, --dtype bf16, a smaller --batch_size, or fewer tokens (--width, --height)"
+program_errors = partial(runner.program_errors, MEMORY_ADVICE)
 
 
 def truth(text: str) -> bool:
@@ -69,7 +60,10 @@ def add_shared_flags(parser: argparse.ArgumentParser, lora: bool = False) -> Non
 
 
 def check(args: argparse.Namespace) -> Cost:
-    """Fill in the defaults of the model, round the size down, and return what the run costs. Raises ValueError on wrong flags."""
+    """Fill in the defaults of the model, round the size down, and return what the run costs.
+
+    Raises ValueError on wrong flags, or if nothing can be written where the pictures go.
+    """
     config = CONFIGS[args.name]
     args.num_steps = config.num_steps if args.num_steps is None else args.num_steps
     args.guidance = config.guidance if args.guidance is None else args.guidance
@@ -83,8 +77,17 @@ def check(args: argparse.Namespace) -> Cost:
     if not math.isfinite(args.guidance):
         raise ValueError(f"--guidance must be a number, got {args.guidance}")
     txt_tokens = config.t5_length + getattr(args, "image_tokens", 0)
-    cost = cost_of(config.params, args.height, args.width, txt_tokens, method_from(args), args.num_steps)
+    lora_rank = LORA_RANK if config.lora and getattr(args, "keep_lora", False) else 0
+    cost = cost_of(config.params, args.height, args.width, txt_tokens, method_from(args), args.num_steps, lora_rank)
     cost.method.plan(cost.spec, cost.num_steps)
+    if not args.test_FLOPs:
+        flag = "output_dir" if hasattr(args, "output_dir") else "output"
+        folder = Path(args.output_dir) if flag == "output_dir" else Path(args.output).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise ValueError(f"--{flag}: {folder} cannot be written to: {error.strerror}") from error
     return cost
 
 

@@ -149,6 +149,6 @@ class Cost:
         )
 
 
-def cost_of(params: object, height: int, width: int, txt_tokens: int, method: Method, num_steps: int) -> Cost:
-    """Raises ValueError on settings of the method that make no sense."""
-    return Cost(flux_spec(params, (height // 16) * (width // 16), txt_tokens), method, num_steps)
+def cost_of(params: object, height: int, width: int, txt_tokens: int, method: Method, num_steps: int, lora_rank: int = 0) -> Cost:
+    """lora_rank: of an adapter kept beside the weights. Raises ValueError on settings of the method that make no sense."""
+    return Cost(flux_spec(params, (height // 16) * (width // 16), txt_tokens, lora_rank), method, num_steps)

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from flux.pictures import NSFW_THRESHOLD, exif, nsfw_filter, save_picture, watermarker
 from flux.pipeline import Pipeline
-from flux.util import CONFIGS
+from flux.util import AE, CLIP, CONFIGS, T5
 from flux_cli import method_from
 from toca.files import atomic_path, remove_parts
 from toca.weights import fingerprint
@@ -25,13 +27,29 @@ PICTURE_FLAGS = ("name", "width", "height", "num_steps", "guidance", "seed", "dt
 
 
 def picture_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What decides the pictures of a program, but for the prompts. Raises FileNotFoundError if there is no checkpoint."""
+    """What decides the pictures of a program, but for the prompts. Raises FileNotFoundError if a checkpoint is lacking."""
     checkpoint = CONFIGS[args.name].flow.find(args.ckpt)
     return {
         **{flag: getattr(args, flag) for flag in PICTURE_FLAGS},
         "method": {"name": args.method, **dataclasses.asdict(method_from(args))},
         "checkpoint": {"name": checkpoint.name, "fingerprint": fingerprint(checkpoint)},
+        "ae": fingerprint(AE.find(args.ae)),
+        "t5": _encoder(T5.folder(args.t5)),
+        "clip": _encoder(CLIP.folder(args.clip)),
     }
+
+
+def _encoder(source: str) -> str | list[str]:
+    """Fingerprints of an encoder's files, in a folder or the hub's cache; its name where it is not on this machine yet."""
+    config = Path(source) / "config.json"
+    if not config.is_file():
+        try:
+            config = Path(try_to_load_from_cache(source, "config.json") or config)
+        except HFValidationError:  # no hub name either: loading says so
+            return source
+    if not config.is_file():
+        return source
+    return [fingerprint(path) for path in sorted(config.parent.iterdir()) if path.suffix in (".json", ".safetensors", ".bin", ".model")]
 
 
 def open_folder(folder: Path, settings: Mapping[str, Any], extra: Mapping[str, Any], pictures: str) -> None:

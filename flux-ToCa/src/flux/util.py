@@ -12,9 +12,9 @@ from flux.files import Source
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder, AutoEncoderParams
 from flux.modules.conditioner import CLIP_LENGTH, HFEmbedder
-from flux.modules.lora import MAX_RANK, adapter_rank, merge, replace_linear_with_lora, with_adapter
+from flux.modules.lora import adapter_rank, merge, replace_linear_with_lora, with_adapter
 from flux_spec import CONFIGS as PARAMS
-from flux_spec import FluxParams, txt_tokens
+from flux_spec import LORA_RANK, FluxParams, txt_tokens
 from toca.weights import load_into, load_state_dict
 
 HUB = "black-forest-labs/FLUX.1-"
@@ -116,7 +116,7 @@ def load_flow_model(
             adapter = read(adapter_path, config.lora, device, dtype)
             rank = adapter_rank(adapter)
             if keep_lora:
-                replace_linear_with_lora(model, min(rank, MAX_RANK), lora_scale)
+                replace_linear_with_lora(model, min(rank, LORA_RANK), lora_scale)
                 state = with_adapter(state, adapter)
             else:
                 merge(state, adapter, lora_scale)

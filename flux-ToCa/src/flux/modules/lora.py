@@ -12,7 +12,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-MAX_RANK = 128
+from flux_spec import LORA_RANK
+
 PARTS = (".lora_A.weight", ".lora_B.weight", ".lora_B.bias")
 
 
@@ -29,7 +30,7 @@ class LinearLora(nn.Linear):
         return super().forward(x) + self.scale * self.lora_B(self.lora_A(x))
 
 
-def replace_linear_with_lora(module: nn.Module, max_rank: int = MAX_RANK, scale: float = 1.0) -> None:
+def replace_linear_with_lora(module: nn.Module, max_rank: int = LORA_RANK, scale: float = 1.0) -> None:
     """Put an adapter beside every linear inside `module`, of rank min(max_rank, inputs, outputs). For models on the meta device."""
     for name, child in list(module.named_children()):
         if isinstance(child, LinearLora):

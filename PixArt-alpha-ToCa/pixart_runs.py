@@ -1,0 +1,116 @@
+"""A run over a file of prompts: what scripts/inference.py and scripts/inference_ddp.py do, on one process or several."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffusion.model.t5 import encoder_identity
+from pixart_cli import num_steps
+from pixart_pipeline import MEMORY_ADVICE, Pipeline, Prompt, add_run_flags, check_plan, prepare, read_lines
+from toca.files import atomic_path
+from toca.flags import method_from
+from toca.prompts import read_prompts
+from toca.report import flops_lines, run_summary, summary_line
+from toca.runner import barrier, check_manifest, main_process, process_group, program_errors, sample_images, write_npz
+from toca.weights import fingerprint
+
+PICTURE_FLAGS = ("image_size", "sampling_algo", "cfg_scale", "seed", "dtype", "ema", "vae", "t5_precision")
+FOLDER_FLAGS = {  # in a folder's name, by method
+    "none": (),
+    "fora": ("fresh_threshold",),
+    "toca": ("fresh_threshold", "fresh_ratio", "cache_type", "ratio_scheduler", "force_fresh", "soft_fresh_weight"),
+    "taylorseer": ("fresh_threshold", "max_order"),
+}
+FOLDER_FLAGS["duca"] = FOLDER_FLAGS["toca"]
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The flags of scripts/inference.py and scripts/inference_ddp.py."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add_run_flags(p)
+    p.add_argument("--txt_file", default=str(Path(__file__).parent / "asset" / "samples.txt"), help="one prompt per line")
+    p.add_argument("--bs", type=int, default=1, help="pictures sampled together")
+    p.add_argument("--dataset", default="custom", help="goes into the folder's name")
+    p.add_argument("--output_dir", default="output")
+    p.add_argument("--save_name", help="folder in --output_dir (default: composed of the flags)")
+    p.add_argument("--test_FLOPs", action="store_true", help="print the FLOPs of a batch; samples nothing, needs no weights")
+    p.add_argument("--npz", action="store_true", help="also write all pictures to one .npz, for FID")
+    return p
+
+
+@program_errors(MEMORY_ADVICE)
+def main(args: argparse.Namespace) -> None:
+    if args.bs < 1:
+        raise ValueError(f"--bs must be at least 1, got {args.bs}")
+    if args.test_FLOPs:
+        return print(flops_lines(check_plan(args), args.bs)) if main_process() else None
+    device = prepare(args)
+    prompts = read_lines(read_prompts(args.txt_file, "--txt_file"), args.image_size)
+    if args.npz and len(sizes := {(p.size.height, p.size.width) for p in prompts}) > 1:
+        raise ValueError(f"--npz wants pictures of one size; the prompts ask for {len(sizes)}, leave out their --ar")
+    with process_group(device) as (rank, world, device):
+        sample_prompts(args, prompts, rank, world, device)
+
+
+def sample_prompts(args: argparse.Namespace, prompts: Sequence[Prompt], rank: int, world: int, device: torch.device) -> None:
+    """Sample all prompts, this process its share, into the folder of the flags; rank 0 writes `prompts.jsonl` and the npz."""
+    folder, summary = Path(args.output_dir) / (args.save_name or folder_name(args)), run_summary(check_plan(args))
+    made_of = settings(args, prompts)
+    check_manifest(folder, made_of)
+    pipeline = Pipeline(args, device)
+    if rank == 0:
+        print(f"{summary_line(summary)}\n{len(prompts)} prompts, {world} x {args.bs} at a time -> {folder}", flush=True)
+        write_index(folder, prompts)
+    pipeline.encode([p.text for p in prompts], rank, world)
+    barrier()  # all texts are there
+
+    def sample_batch(indices: list[int]) -> list[np.ndarray]:
+        return pipeline.pictures([prompts[i] for i in indices], args.seed, indices)
+
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    extra = dict(summary, text_tokens=args.text_tokens, device=place)
+    sample_images(folder, len(prompts), args.bs, sample_batch, made_of, rank, world, extra)
+    if rank == 0 and args.npz:
+        write_npz(folder, len(prompts), folder.with_name(folder.name + ".npz"))
+        print(f"{len(prompts)} pictures -> {folder}.npz")
+
+
+def settings(args: argparse.Namespace, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """Everything that decides the pictures; how they are spread over batches and processes does not."""
+    lines = "\n".join(p.line for p in prompts)
+    return {
+        **{flag: getattr(args, flag) for flag in PICTURE_FLAGS},
+        "num_steps": num_steps(args),
+        "method": {"name": args.method, **dataclasses.asdict(method_from(args))},
+        "checkpoint": {"name": Path(args.model_path).name, "fingerprint": fingerprint(args.model_path)},
+        "text_encoder": encoder_identity(args.t5_path, args.t5_precision),
+        "prompts": hashlib.blake2b(lines.encode(), digest_size=8).hexdigest(),
+    }
+
+
+def folder_name(args: argparse.Namespace) -> str:
+    """Upstream's name without the date and the batch size, and with the method, so that no two runs share a folder."""
+    epoch, step = ("unknown", "unknown")
+    if (stem := Path(args.model_path).stem).startswith("epoch_") and "_step_" in stem:
+        epoch, step = stem.removeprefix("epoch_").split("_step_", 1)
+    name = f"{args.dataset}_epoch{epoch}_step{step}_scale{args.cfg_scale}_step{num_steps(args)}_size{args.image_size}"
+    name += f"_samp{args.sampling_algo}_seed{args.seed}_{args.method}"
+    return "_".join([name, *(str(getattr(args, flag)) for flag in FOLDER_FLAGS[args.method])])
+
+
+def write_index(folder: Path, prompts: Sequence[Prompt]) -> None:
+    """`prompts.jsonl`: the file, the prompt, the text as it was encoded, and the size of every picture, a line each."""
+    rows = (
+        dict(file=f"{i:06d}.png", prompt=p.line, text=p.text, height=p.size.height, width=p.size.width) for i, p in enumerate(prompts)
+    )
+    with atomic_path(folder / "prompts.jsonl") as part:
+        part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

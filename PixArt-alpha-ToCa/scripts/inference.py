@@ -1,0 +1,18 @@
+"""Sample a picture for every line of a text file.
+
+    python scripts/inference.py --txt_file asset/samples.txt --bs 100 --preset toca3-r70
+    python scripts/inference.py --image_size 1024 --txt_file prompts.txt --method none
+
+Pictures are numbered by line; prompts.jsonl beside them says which is which. The same command again goes on where a killed run stopped.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pixart_cli import parse
+from pixart_runs import main, parser
+
+if __name__ == "__main__":
+    main(parse(parser(__doc__)))

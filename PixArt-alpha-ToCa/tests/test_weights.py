@@ -1,0 +1,125 @@
+"""Checkpoints: official, of training, of another resolution, and diffusers' folders both ways."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import PixArtTransformer2DModel
+from safetensors.torch import save_file
+from small import small_pixart
+from tiny_parts import FORK, LENGTH, TINY, WIDTH, save_pixart
+
+from diffusion.model.t5 import T5Embedder
+from pixart_spec import PixArtConfig
+from pixart_weights import NULL_TEXT, POSITIONS, diffusers_config, from_diffusers, load_model, to_diffusers
+from toca.weights import load_state_dict
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("size", TINY)
+def test_a_checkpoint_is_loaded_whole(parts: Path, size: int) -> None:
+    model = load_model(parts / f"{size}.pth", size, CPU)
+    assert same(model.state_dict(), small_pixart(TINY[size]).state_dict()) and not model.training
+    assert load_model(parts / f"{size}.pth", size, CPU, torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_positions_are_computed_not_loaded(tmp_path: Path) -> None:
+    model = small_pixart(TINY[256])
+    state = model.state_dict()
+    for positions in ({POSITIONS: torch.zeros_like(state[POSITIONS])}, {}):
+        save_file({k: v.contiguous() for k, v in state.items() if k != POSITIONS} | positions, tmp_path / "m.safetensors")
+        assert torch.equal(load_model(tmp_path / "m.safetensors", 256, CPU).pos_embed, model.pos_embed)
+
+
+def test_of_a_training_checkpoint_either_set_of_weights_is_taken(tmp_path: Path) -> None:
+    ema = small_pixart(TINY[256], seed=1).state_dict()
+    optimizer = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1e-4}]}
+    path = Path(save_pixart(tmp_path / "epoch_1_step_2.pth", TINY[256], state_dict_ema=ema, optimizer=optimizer, epoch=1))
+    assert same(load_model(path, 256, CPU).state_dict(), small_pixart(TINY[256]).state_dict())
+    assert same(load_model(path, 256, CPU, ema=True).state_dict(), ema)
+
+
+@pytest.mark.parametrize(("made", "asked"), ((512, 256), (256, 512), (1024, 256), (256, 1024)))
+def test_a_checkpoint_of_another_resolution_is_refused_by_its_resolution(parts: Path, made: int, asked: int) -> None:
+    with pytest.raises(ValueError, match=f"{made}.pth is a checkpoint for {made} pixels, not for --image_size {asked}"):
+        load_model(parts / f"{made}.pth", asked, CPU)
+
+
+def test_keys_that_differ_are_named(tmp_path: Path) -> None:
+    state = small_pixart(TINY[1024]).state_dict()
+    del state[POSITIONS], state["blocks.1.mlp.fc1.bias"]
+    torch.save({"state_dict": state}, tmp_path / "m.pth")
+    with pytest.raises(ValueError, match=r"missing: blocks.1.mlp.fc1.bias; unexpected: csize_embedder.mlp.0.weight"):
+        load_model(tmp_path / "m.pth", 256, CPU)
+
+
+# ---- diffusers -----------------------------------------------------------------------------------------------------------------------
+
+
+def diffusers_model(config: PixArtConfig) -> PixArtTransformer2DModel:
+    return PixArtTransformer2DModel(**diffusers_config(config)).eval()
+
+
+@pytest.mark.parametrize("size", TINY)
+def test_diffusers_model_takes_the_converted_tensors_strictly_and_gives_them_back(size: int) -> None:
+    model = small_pixart(TINY[size])
+    theirs = diffusers_model(TINY[size])
+    theirs.load_state_dict(to_diffusers(model.state_dict(), TINY[size]), strict=True)
+    back = from_diffusers(theirs.state_dict(), TINY[size], model.y_embedder.y_embedding)
+    assert same(back | {POSITIONS: model.pos_embed}, model.state_dict())
+
+
+@pytest.mark.parametrize("size", (256, 1024))
+@torch.no_grad()
+def test_diffusers_model_computes_the_same(size: int) -> None:
+    config = TINY[size].replace(input_size=16)
+    model, theirs = small_pixart(config), diffusers_model(config)
+    theirs.load_state_dict(to_diffusers(model.state_dict(), config))
+    x, y, t = torch.randn(2, 4, 16, 16), torch.randn(2, LENGTH, WIDTH), torch.tensor([949.05, 20.5])
+    mask = (torch.arange(LENGTH) < torch.tensor([[5], [9]])).long()
+    sizes = dict(resolution=torch.tensor([[128.0, 128.0]] * 2), aspect_ratio=torch.tensor([[1.0]] * 2))
+    conditions = sizes if config.micro_conditions else dict(resolution=None, aspect_ratio=None)
+    expected = theirs(x, encoder_hidden_states=y, encoder_attention_mask=mask, timestep=t, added_cond_kwargs=conditions).sample
+    ours = model(x, t, y, mask, dict(img_hw=sizes["resolution"], aspect_ratio=sizes["aspect_ratio"]))
+    torch.testing.assert_close(ours, expected, atol=2e-5, rtol=2e-5)
+
+
+def test_other_keys_and_null_texts_are_refused() -> None:
+    state = to_diffusers(small_pixart(TINY[256]).state_dict(), TINY[256])
+    with pytest.raises(ValueError, match=r"the null text is \(3, 16\), wanted \(26, 16\)"):
+        from_diffusers(state, TINY[256], torch.zeros(3, WIDTH))
+    with pytest.raises(ValueError, match=r"the diffusers model lacks \['adaln_single.emb.aspect_ratio"):
+        from_diffusers(state, TINY[1024], torch.zeros(LENGTH, WIDTH))
+    with pytest.raises(ValueError, match="the checkpoint lacks"):
+        to_diffusers({}, TINY[256])
+
+
+def tool(monkeypatch: pytest.MonkeyPatch, name: str, *flags: str) -> None:
+    monkeypatch.setattr(sys, "argv", [name, *flags])
+    runpy.run_path(str(FORK / "tools" / f"{name}.py"), run_name="__main__")
+
+
+def test_the_tools_convert_files_and_back(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, null, back = str(tmp_path / "transformer"), str(tmp_path / "null.safetensors"), str(tmp_path / "back.safetensors")
+    size = ["--image_size", "1024"]
+    there, again = "convert_pixart_alpha_to_diffusers", "convert_diffusers_to_pixart_alpha"
+    tool(monkeypatch, there, *size, "--model_path", f"{parts}/1024.pth", "--output", folder, "--null_text", null)
+    tool(monkeypatch, again, *size, "--folder", folder, "--null_text", null, "--output", back)
+    assert same(load_model(Path(back), 1024, CPU).state_dict(), small_pixart(TINY[1024]).state_dict())
+
+    tool(monkeypatch, again, *size, "--folder", folder, "--t5_path", str(parts), "--output", back)
+    t5 = T5Embedder(str(parts / "t5-v1_1-xxl"), CPU, model_max_length=LENGTH)
+    assert torch.equal(load_state_dict(back)[NULL_TEXT], t5.get_text_embeddings([""])[0][0])
+    with pytest.raises(SystemExit, match=r"holds no y_embedder\.y_embedding"):
+        save_file({"x": torch.zeros(1)}, null)
+        tool(monkeypatch, again, *size, "--folder", folder, "--null_text", null, "--output", back)

@@ -1,0 +1,53 @@
+"""A PixArt checkpoint as a folder of diffusers' PixArtTransformer2DModel.
+
+    python tools/convert_pixart_alpha_to_diffusers.py --image_size 512 --output pixart-512/transformer
+
+diffusers measures guidance from an empty prompt, PixArt from a learnt null text; --null_text keeps that for the way back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import PixArtTransformer2DModel
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pixart_spec import CONFIGS
+from pixart_weights import NULL_TEXT, checkpoint_path, diffusers_config, load_model, to_diffusers
+from toca.files import atomic_path
+from toca.runner import user_errors
+from toca.weights import load_into
+
+
+@user_errors()
+def main(args: argparse.Namespace) -> None:
+    path = checkpoint_path(args.image_size, args.model_path)
+    state = load_model(path, args.image_size, torch.device("cpu"), ema=args.ema).state_dict()
+    config = CONFIGS[args.image_size]
+    with torch.device("meta"):
+        model = PixArtTransformer2DModel(**diffusers_config(config))
+    load_into(model, to_diffusers(state, config), str(path))
+    model.save_pretrained(args.output)
+    if args.null_text:
+        with atomic_path(args.null_text) as part:
+            save_file({NULL_TEXT: state[NULL_TEXT]}, part)
+    print(f"{path} -> {args.output}")
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--image_size", type=int, choices=CONFIGS, default=256)
+    p.add_argument("--model_path", help="checkpoint (default: the published one of the size)")
+    p.add_argument("--ema", action="store_true", help="of a training checkpoint, take the averaged weights")
+    p.add_argument("--output", required=True, help="folder to write")
+    p.add_argument("--null_text", help="also write the null text, to this .safetensors file")
+    return p
+
+
+if __name__ == "__main__":
+    main(parser().parse_args())

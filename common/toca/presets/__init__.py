@@ -1,0 +1,36 @@
+"""Published settings by name, with the numbers printed for them, one file per model. Flags carry their fork's spelling.
+
+Many were read in other papers or in notes about them, which do not always agree; every row names its source.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+from toca.presets.dit import DIT
+from toca.presets.flux import FLUX_DEV
+from toca.presets.pixart import PIXART
+from toca.presets.rows import Preset, Published
+
+__all__ = ["DIT", "FLUX_DEV", "PIXART", "PRESETS", "Preset", "Published", "parse_with_preset"]
+
+FLUX_OTHERS = {name: Preset(preset.flags, ()) for name, preset in FLUX_DEV.items()}  # nothing is printed for the other FLUX models
+
+PRESETS: Mapping[str, Mapping[str, Preset]] = {  # by model
+    "dit": DIT,
+    "pixart": PIXART,
+    "flux-dev": FLUX_DEV,
+    **dict.fromkeys(("flux-schnell", "flux-dev-krea", "flux-dev-fill"), FLUX_OTHERS),
+    **dict.fromkeys(("flux-dev-canny", "flux-dev-depth", "flux-dev-canny-lora", "flux-dev-depth-lora"), FLUX_OTHERS),
+}
+
+
+def parse_with_preset(
+    parser: argparse.ArgumentParser, presets: Mapping[str, Preset], argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Parse flags; those of `--preset NAME` take the place of the defaults, so that flags given beside it win."""
+    name = parser.parse_known_args(argv)[0].preset
+    if name:
+        parser.set_defaults(**presets[name].flags)
+    return parser.parse_args(argv)

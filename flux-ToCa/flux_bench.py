@@ -1,0 +1,190 @@
+"""Seconds, FLOPs and bytes of FLUX at full width, with random weights: `toca bench flux`.
+
+    toca bench flux                                   # on a CPU: one double and one single block, 5 steps
+    toca bench flux --device cuda                     # the whole flux-dev, 50 steps of every preset, and 28 and 20 plain ones
+    toca bench flux --blocks 19 38 --steps 50         # the whole model on a CPU, if you can wait
+
+Layers of a short model are the first ones of the real one: they refresh more tokens than its average.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from flux.model import Flux
+from flux.sampling import get_schedule, grid, image_ids
+from flux_cli import image_tokens
+from flux_spec import CONFIGS, FluxParams, flux_spec, txt_tokens
+from toca.bench import DTYPES, Clock, Report, Result, Watch, print_result, result_of
+from toca.cache import Cache
+from toca.flops import stack_flops
+from toca.methods import FORA, Method, NoCaching, ToCa
+from toca.plan import Plan
+from toca.runner import reproducible_matmuls, user_errors
+
+METHODS: dict[str, Method] = {
+    "none": NoCaching(),
+    "toca4-01": ToCa(4, 0.1),
+    "toca5-01": ToCa(5, 0.1),
+    "toca6-01": ToCa(6, 0.1),
+    "toca4-01-age": ToCa(4, 0.1, score="age"),
+    "fora3": FORA(3),
+}
+PLAIN = {"steps28": 28, "steps20": 20}  # uncached runs of fewer steps
+BlockSeconds = dict[str, list[float]]  # by stack, of every step that runs it
+
+
+def random_flux(params: FluxParams, device: torch.device, dtype: torch.dtype) -> Flux:
+    """Weights that keep activations of ordinary size, made on the device."""
+    with torch.device("meta"):
+        model = Flux(params)
+    model = model.to(dtype).to_empty(device=device).requires_grad_(False).eval()
+    generator = torch.Generator(device).manual_seed(0)
+    for name, p in model.named_parameters():
+        if name.endswith("_norm.scale"):
+            p.fill_(1.0)
+        else:
+            p.normal_(std=0.5 * p.shape[-1] ** -0.5 if p.ndim > 1 else 0.02, generator=generator)
+    return model
+
+
+@contextmanager
+def block_clock(model: Flux) -> Iterator[BlockSeconds]:
+    """Seconds in the blocks of every stack, on a device that waits for its work: a CPU."""
+    seconds: BlockSeconds = {}
+    handles = []
+    for stack in ("double_blocks", "single_blocks"):
+        for layer, block in enumerate(getattr(model, stack)):
+            started: list[float] = []
+
+            def before(*_, started: list[float] = started) -> None:
+                started.append(time.perf_counter())
+
+            def after(*_, started: list[float] = started, stack: str = stack, first: bool = layer == 0) -> None:
+                spent = time.perf_counter() - started.pop()
+                if first:
+                    seconds.setdefault(stack, []).append(spent)
+                else:
+                    seconds[stack][-1] += spent
+
+            handles += [block.register_forward_pre_hook(before), block.register_forward_hook(after)]
+    yield seconds
+    for handle in handles:
+        handle.remove()
+
+
+@torch.no_grad()
+def sample(model: Flux, method: Method, steps: int, args: argparse.Namespace) -> tuple[Result, BlockSeconds]:
+    """One run from noise with random texts, as `Watch.stop` has it, and seconds in its blocks."""
+    params, weight, batch = model.params, model.img_in.weight, args.batch
+    device, dtype = weight.device, weight.dtype
+    rows, columns = grid(args.height, args.width)
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(batch, *shape, generator=generator).to(device, dtype)
+
+    x = draw(rows * columns, params.in_channels).float()
+    times = get_schedule(steps, rows * columns)
+    guidance = torch.full((batch,), 3.5, device=device)
+    txt_ids = torch.zeros(batch, args.txt_tokens, 3, device=device)
+    constant = dict(txt=draw(args.txt_tokens, params.context_in_dim), txt_ids=txt_ids, y=draw(params.vec_in_dim), guidance=guidance)
+    constant["img_ids"] = image_ids(batch, rows, columns, device)
+    spec = flux_spec(params, rows * columns, args.txt_tokens)
+    with Cache(spec, method, steps) as cache, block_clock(model) as blocks:
+        watch = Watch(cache, Clock(device))
+        network = watch.model(model)
+        watch.start()
+        model.precompute(cache, torch.tensor(times[:-1], device=device), constant["y"], guidance)
+        watch.clock.mark()
+        for t, t_next in itertools.pairwise(times):
+            v = network(img=x.to(dtype), timesteps=torch.full((batch,), t, device=device), cache=cache, **constant)
+            x = x + (t_next - t) * v.float()[..., : x.shape[-1]]
+        run = watch.stop()
+    if not math.isfinite(x.abs().max().item()):
+        raise ValueError("the run overflowed: its times would be of other numbers than a real one's")
+    return run, {} if device.type == "cuda" else dict(blocks)
+
+
+def block_rows(plan: Plan, blocks: BlockSeconds) -> list[Result]:
+    """By stack and step: seconds of its blocks, their FLOPs, and both over those of the first step."""
+    found = []
+    for name, seconds in blocks.items():
+        stack = plan.spec.stack(name)
+        flops = [stack_flops(stack, row) for row in plan.steps]
+        for step, spent in enumerate(seconds):
+            share = dict(time_share=spent / seconds[0], flops_share=flops[step] / flops[0])
+            found.append(dict(stack=name, step=step, kind=plan.step_kind(step), seconds=spent, flops=flops[step], **share))
+    return found
+
+
+def bench(args: argparse.Namespace, device: torch.device) -> Iterator[Result]:
+    """Every run on one model; the uncached one comes first and is what the others are compared with."""
+    params = CONFIGS[args.model].replace(depth=args.blocks[0], depth_single_blocks=args.blocks[1])
+    model, base = random_flux(params, device, DTYPES[args.dtype]), None
+    nbytes = sum(p.nbytes for p in model.parameters())
+    title = f"{args.model} ({args.blocks[0]} + {args.blocks[1]} blocks, {nbytes / 2**30:.2f} GiB), {args.width}x{args.height}, {args.dtype}"
+    if args.warm_up:
+        sample(model, ToCa(2, 0.1), 5, args)
+    for name in dict.fromkeys(["none", *args.runs]):
+        method, steps = METHODS.get(name, METHODS["none"]), PLAIN.get(name, args.steps)
+        run, blocks = sample(model, method, steps, args)
+        result = dict(model=args.model, blocks=args.blocks, width=args.width, height=args.height, txt_tokens=args.txt_tokens)
+        result |= dict(dtype=args.dtype, batch=args.batch, method=name, weight_bytes=nbytes, modulation_seconds=run["before"])
+        result |= result_of(run, method, args.batch, DTYPES[args.dtype].itemsize, base)
+        result["by_block"] = block_rows(run["plan"], blocks)
+        print_result(f"{title}, {name}", result, base)
+        base = base or result
+        for row in result["by_block"]:
+            shares = f"{row['time_share']:7.1%} of a full step's time, {row['flops_share']:6.1%} of its FLOPs"
+            print(f"    {row['stack']:<14} step {row['step']} {row['kind']:<8} {row['seconds']:8.4f} s  {shares}", flush=True)
+        yield result
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="toca bench flux", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", choices=CONFIGS, default="flux-dev")
+    p.add_argument("--blocks", nargs=2, type=int, metavar=("DOUBLE", "SINGLE"), default=None, help="default: 1 1; on CUDA all")
+    p.add_argument("--runs", nargs="+", choices=(*METHODS, *PLAIN), default=None, help="default: toca4-01; on CUDA all")
+    p.add_argument("--steps", type=int, default=None, help="default: 5; on CUDA 50")
+    p.add_argument("--width", type=int, default=1024)
+    p.add_argument("--height", type=int, default=1024)
+    p.add_argument("--txt_tokens", type=int, default=None, help="default: the model's")
+    p.add_argument("--batch", type=int, default=1)
+    p.add_argument("--dtype", choices=DTYPES, default="bf16")
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--warm_up", action=argparse.BooleanOptionalAction, default=None, help="a short run first; default: on CUDA")
+    p.add_argument("--output", default=None, help="result file (default: benchmarks/DATE-DEVICE.json in the fork's folder)")
+    return p
+
+
+@user_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    device, params = torch.device(args.device), CONFIGS[args.model]
+    whole = device.type == "cuda"
+    args.blocks = args.blocks or ([params.depth, params.depth_single_blocks] if whole else [1, 1])
+    args.runs = args.runs or ([*METHODS, *PLAIN] if whole else ["toca4-01"])
+    args.steps = (50 if whole else 5) if args.steps is None else args.steps
+    args.warm_up = whole if args.warm_up is None else args.warm_up
+    args.txt_tokens = args.txt_tokens or txt_tokens(args.model)
+    image_tokens(args.width, args.height)
+    if min(*args.blocks, args.steps, args.batch, args.txt_tokens) < 1:
+        raise ValueError("--blocks, --steps, --batch and --txt_tokens must be at least 1")
+    reproducible_matmuls()  # as the sampling programs
+    report = Report(args, Path(__file__).parent / "benchmarks")
+    for result in bench(args, device):
+        report.add([result])
+    print(f"\n{report.path}")
+
+
+if __name__ == "__main__":
+    main()
