@@ -16,7 +16,8 @@ def test_a_prompt_is_a_line_and_keeps_what_it_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"), ((b"\n \n", "holds no prompt"), (b"", "holds no prompt"), (b"\xff\xfe", "is not UTF-8"), (None, "cannot be read"))
+    ("content", "problem"),
+    ((b"\n \n", "holds no prompt"), (b"", "holds no prompt"), (b"\xff\xfe", "is not UTF-8"), (None, "cannot be read")),
 )
 def test_files_without_prompts_are_refused(tmp_path: Path, content: bytes | None, problem: str) -> None:
     path = tmp_path / "prompts.txt"
