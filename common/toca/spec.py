@@ -46,7 +46,12 @@ class Branch:
     scored_by: str | None = None
     scored_from: int = 0
     feeds: str | None = None
-    interval_scale: int = 1  # a branch may follow a cycle longer than the method's
+    interval_scale: int = 1  # a branch may follow a cycle longer than the method's,
+    interval: int | None = None  # or one of its own, whatever the method's is
+
+    def cycle_length(self, interval: int) -> int:
+        """Length of the branch's cycle under a method whose base cycle is `interval`."""
+        return self.interval or interval * self.interval_scale
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ class ToCa(Method):
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         check_positive(num_steps=num_steps)
         spec.ratio_schedule(self.ratio_schedule)
-        scales = {branch.interval_scale for stack in spec.stacks for branch in stack.branches}
-        phases = {scale: self._phases(spec, num_steps, scale) for scale in scales}
+        lengths = {branch.cycle_length(self.interval) for stack in spec.stacks for branch in stack.branches}
+        phases = {length: self._phases(spec, num_steps, length) for length in lengths}
         return finish(spec, [self._row(spec, num_steps, step, phases) for step in range(num_steps)])
 
     def ranking(self, spec: ModelSpec) -> Ranking:
@@ -62,13 +62,13 @@ class ToCa(Method):
             upstream_exact=self.upstream_exact,
         )
 
-    def _phases(self, spec: ModelSpec, num_steps: int, scale: int) -> list[tuple[int, int]]:
+    def _phases(self, spec: ModelSpec, num_steps: int, length: int) -> list[tuple[int, int]]:
         if self.ratio >= 1 and not self.upstream_exact:
             return [(0, 0)] * num_steps
         cycle = spec.cycles["fora" if self.ratio == 0 else self.name]
         if self.force_fresh != "global" and not self.upstream_exact:
             return [(max(0, step + 1 - cycle.lead),) * 2 for step in range(num_steps)]
-        return cycle.phases(self.interval * scale, num_steps, spec.counts_down, per_layer=self.upstream_exact)
+        return cycle.phases(length, num_steps, spec.counts_down, per_layer=self.upstream_exact)
 
     def _row(self, spec: ModelSpec, num_steps: int, step: int, phases: dict[int, list[tuple[int, int]]]) -> dict[Site, Action]:
         index = num_steps - 1 - step if spec.counts_down else step
@@ -76,7 +76,7 @@ class ToCa(Method):
         for stack in spec.stacks:
             for layer in range(stack.depth):
                 for branch in stack.branches:
-                    first, rest = phases[branch.interval_scale][step]
+                    first, rest = phases[branch.cycle_length(self.interval)][step]
                     phase = first if layer == 0 and stack is spec.stacks[0] else rest
                     tokens = branch.tokens if phase == 0 else self._tokens(spec, stack, branch, layer, index, num_steps)
                     row[stack.name, layer, branch.name] = self._action(spec, branch, phase, tokens)
