@@ -57,10 +57,11 @@ class STDiT3Config:
         return tuple(math.ceil(size / patch) for size, patch in zip(latent, self.patch_size, strict=True))
 
 
-IGNORED = set(
-    "architectures class_dropout_prob drop_path enable_flash_attn enable_layernorm_kernel enable_sequence_parallelism force_huggingface "
-    "freeze_y_embedder input_size model_type only_train_temporal skip_y_embedder torch_dtype transformers_version".split()
-)
+IGNORED = {
+    "architectures", "class_dropout_prob", "drop_path", "enable_flash_attn", "enable_layernorm_kernel", "enable_sequence_parallelism",
+    "force_huggingface", "freeze_y_embedder", "input_size", "model_type", "only_train_temporal", "skip_y_embedder", "torch_dtype",
+    "transformers_version",
+}  # fmt: skip
 
 CONFIGS = {"STDiT3-XL/2": STDiT3Config(), "STDiT3-3B/2": STDiT3Config(hidden_size=1872, num_heads=26)}
 

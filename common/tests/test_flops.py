@@ -47,7 +47,7 @@ def test_totals_scale_with_rows_and_stacks():
 
 def test_what_we_compute_otherwise_is_counted_apart():
     cost = {"matmul": Cost(per_token=10, reuse=7), "executed": Cost(per_token=9)}
-    branch = replace(mlp(), inputs=(), gate=(), cost=cost)
+    branch = replace(mlp(), inputs=(), gate=(), scored_by=None, cost=cost)
     one = Stack("blocks", 2, (branch,), (0, WIDTH), layer_cost={})
     plan = FORA(interval=2).plan(spec(one, run_cost={"executed": 1000}), 4)
     assert total_flops(plan, rows=3) == 3 * 2 * 2 * (15 * 10 + 7)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from toca.methods.base import Ranking
 from toca.plan import Kind, Plan
-from toca.scoring import SCORES
+from toca.scoring import RATINGS
 from toca.spec import Branch, Stack
 
 Uniform = Callable[[int, range], Tensor]  # (step, layers) -> (layers, R, N) draws in [0, 1)
@@ -74,13 +74,15 @@ class Selector:
         self.needed = any(0 < count < branch.tokens for step in self.counts for count in step)
         if not self.needed:
             return
-        self.branch, self.ranking, self.score, self.uniform = branch, ranking, SCORES[ranking.score], uniform
+        self.branch, self.ranking, self.score, self.uniform = branch, ranking, RATINGS[ranking.score], uniform
+        self.scorer = branch.scorer(self.score.observes) if self.score.from_attention else None
+        self.rows = rows // (plan.spec.coupled_rows if self.score.couples else 1)  # of scores and choices; the others repeat them
         self.known = [_spans(self._rated_before(stack, plan, step)) for step in range(plan.num_steps)]
         self.count_table = torch.tensor(self.counts, device=device)[:, :, None, None]  # (S, L, 1, 1)
         self.position = torch.arange(branch.tokens, device=device)
         self.row_offset = torch.arange(rows, device=device)[:, None] * branch.tokens
-        self.base = torch.zeros(stack.depth if self.score.from_attention else 0, rows, branch.tokens, device=device)
-        self.refreshed_at = torch.zeros(stack.depth, rows, branch.tokens, dtype=torch.int32, device=device)
+        self.base = torch.zeros(stack.depth if self.score.from_attention else 0, self.rows, branch.tokens, device=device)
+        self.refreshed_at = torch.zeros(stack.depth, self.rows, branch.tokens, dtype=torch.int32, device=device)
         self.tick = 0
         self.chosen: list[Tensor | None] = [None] * stack.depth
 
@@ -101,8 +103,9 @@ class Selector:
         """Layers that refresh tokens at a step and whose scores are known when it begins."""
         if self.score.from_input:
             return []
-        row, scorer = plan.steps[step], self.branch.scored_by if self.score.from_attention else None
-        return [layer for layer, count in enumerate(self.counts[step]) if count and not (scorer and row[stack.name, layer, scorer].score)]
+        other = self.scorer if self.scorer != self.branch.name else None  # its own attention comes too late for its own choice
+        row = plan.steps[step]
+        return [layer for layer, count in enumerate(self.counts[step]) if count and not (other and row[stack.name, layer, other].score)]
 
     def begin(self, step: int) -> None:
         """Open a step: staleness grows, layers computed whole become fresh, and layers whose scores are known are ranked together."""
@@ -114,12 +117,20 @@ class Selector:
         for span in self.known[step]:
             self._choose(range(span.start, span.stop))
 
-    def observe(self, layer: int, seen: Tensor) -> None:
-        """Take in what the scoring branch saw at its full step: attention mass (R, N'), or keys or values (R, H, N', d), of this branch's
-        tokens and maybe others. Rank by it at once if the layer refreshes tokens at this very step, as branches of a longer cycle do."""
-        tokens_dim = 1 if self.score.observes == "mass" else 2
-        self.base[layer] = self.score.base(seen.narrow(tokens_dim, self.branch.scored_from, self.branch.tokens))
-        if self.counts[self.step][layer]:
+    def observe(self, layer: int, seen: Tensor, refreshed: Tensor | None = None) -> None:
+        """Take in what the scoring branch saw: attention mass or entropy (R, N'), or keys or values (R, H, N', d), of this branch's tokens
+        and maybe others, or of those it `refreshed`, flat rows (R * N') of (R * N). Rank by it at once if the layer refreshes tokens of
+        this branch later in this very step."""
+        if refreshed is None:
+            tokens_dim = 2 if self.score.observes in ("keys", "values") else 1
+            seen = seen.narrow(tokens_dim, self.branch.scored_from, self.branch.tokens)
+        base = self.score.base(seen)
+        base = base.unflatten(0, (-1, self.rows)).mean(dim=0) if len(base) > self.rows else base
+        if refreshed is None:
+            self.base[layer] = base
+        else:
+            self.base[layer].view(-1).index_copy_(0, refreshed[: base.numel()], base.flatten())
+        if self.counts[self.step][layer] and self.scorer != self.branch.name:
             self._choose(range(layer, layer + 1))
 
     def look(self, layer: int, x: Tensor, reference: Tensor | None) -> None:
@@ -131,8 +142,10 @@ class Selector:
         """(layers, R, N) scores in float32: base + age_weight * staleness, then the bonus of the best token of a cell."""
         if base is None and self.score.from_attention:
             base = self.base[layers.start : layers.stop]
+        if self.score.rating:
+            base = self.score.rating(base)
         if self.score.random:
-            draw = self.score.random * self.uniform(self.step, layers)
+            draw = self.score.random * self.uniform(self.step, layers)[:, : self.rows]
             base = draw if base is None else base + draw
         age = self.tick - 1 - self.refreshed_at[layers.start : layers.stop]
         if base is None:
@@ -150,7 +163,7 @@ class Selector:
         counts = self.count_table[self.step, layers.start : layers.stop]
         chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, (self.position < counts).expand_as(order))
         self.refreshed_at[layers.start : layers.stop].masked_fill_(chosen, self.tick)
-        flat = order + self.row_offset
+        flat = order.repeat(1, len(self.row_offset) // self.rows, 1) + self.row_offset
         for layer, rows in zip(layers, flat, strict=True):
             some = rows[:, : self.counts[self.step][layer]]
             self.chosen[layer] = some.clone(memory_format=torch.contiguous_format).flatten()  # not a view, which would hold all rows

@@ -32,6 +32,8 @@ class Branch:
     inputs, gate: the chunks of the layer's modulation that computing the branch and adding its output need.
     scored_by: the branch of the same layer whose attention rates this branch's tokens, which are the ones from `scored_from` on there
     (one joint attention rates the tokens of several streams).
+    entropy_by: the cross-attention of the same layer, computed before this branch or the branch itself, whose entropy (s2) the score
+    `attention` stands for.
     feeds: the branch of the same layer that alone reads this one's output, as a per-token input: kept only for where that computes.
     """
 
@@ -45,6 +47,7 @@ class Branch:
     grid: tuple[int, int] | None = None
     scored_by: str | None = None
     scored_from: int = 0
+    entropy_by: str | None = None
     feeds: str | None = None
     interval_scale: int = 1  # a branch may follow a cycle longer than the method's,
     interval: int | None = None  # or one of its own, whatever the method's is
@@ -53,10 +56,15 @@ class Branch:
         """Length of the branch's cycle under a method whose base cycle is `interval`."""
         return self.interval or interval * self.interval_scale
 
+    def scorer(self, observes: str) -> str | None:
+        """The branch whose attention shows what a score observes (`toca.scoring.Score`)."""
+        return self.entropy_by if observes == "entropy" else self.scored_by
+
 
 @dataclass(frozen=True)
 class Stack:
-    """`depth` equal layers. layer_cost: FLOPs a row costs in every layer that runs; norm_cost: in those not purely forecast."""
+    """`depth` equal layers. layer_cost: FLOPs a row costs in every layer that runs; norm_cost: in those not purely forecast. once: numbers
+    of the model's dtype that a row of every layer keeps by `LayerCache.once`."""
 
     name: str
     depth: int
@@ -64,6 +72,7 @@ class Stack:
     modulation: tuple[int, int]  # (chunks, width of one)
     layer_cost: Mapping[str, int]
     norm_cost: Mapping[str, int] = field(default_factory=dict)
+    once: int = 0
 
     def branch(self, name: str) -> Branch:
         return next(branch for branch in self.branches if branch.name == name)
@@ -79,7 +88,11 @@ class Spatial:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model at one resolution. `counts_down`: its step index falls during sampling; schedules see that index."""
+    """A model at one resolution.
+
+    counts_down: its step index falls during sampling; schedules see that index. coupled_rows: an image has so many rows, one in each of
+    as many equal parts of the batch, and scores may rate them together: 2 for the halves of guidance.
+    """
 
     name: str
     stacks: tuple[Stack, ...]
@@ -91,7 +104,9 @@ class ModelSpec:
     ratio_schedules: Mapping[str, RatioSchedule] = field(default_factory=dict)  # beside the common ones
     spatial: Mapping[str, Spatial] = field(default_factory=dict)  # by method
     counts_down: bool = False
+    coupled_rows: int = 1
     skip_odd: bool = False  # DuCa skips odd places of the cycle instead of even ones
+    published_local: frozenset[str] = frozenset()  # methods whose published code has full steps with force_fresh "global" alone
     published_depth: int = 28  # the depth that upstream's layer schedules take for granted
     published_maps: bool = True  # upstream keeps attention maps where they rate tokens
     rounds_steps: bool = False  # published totals add up steps rounded to two decimals of a TFLOP

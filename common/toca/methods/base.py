@@ -11,7 +11,7 @@ from toca.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Ranking:
-    """How tokens are ranked. score: an entry of `toca.scoring.SCORES`. age_weight: s3 per step of staleness.
+    """How tokens are ranked. score: an entry of `toca.scoring.RATINGS`. age_weight: s3 per step of staleness.
 
     block, bonus: s4 (none if block is 0). overdue: tokens this stale go first, whatever their score (0: never).
     upstream_exact: upstream's similarity (input against cached output) and its bonus on negative scores.
