@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from toca.schedule import Bilinear, Cycle
-from toca.spec import Branch, Cost, ModelSpec, Stack
+from toca.spec import Branch, Cost, ModelSpec, Spatial, Stack
 
 FREQUENCIES = 256  # numbers of a sinusoidal embedding
 
@@ -74,11 +74,13 @@ def opensora_spec(
     latent: tuple[int, int, int],
     text_tokens: int,
     cycles: tuple[int, int, int, int] | None = None,
+    bonus_frames: int = 1,
 ) -> ModelSpec:
     """An STDiT3 as the engine sees it, for a latent (frames, rows, columns) and prompts of at most `text_tokens`.
 
     Spatial and temporal layers take turns; each has self-attention, cross-attention to the text, and an MLP. Cross-attention follows a
     cycle twice as long as the others', unless `cycles` says the lengths for spatial attention, temporal attention, cross-attention, MLP.
+    bonus_frames: how far in time a cell of s4 reaches. A batch has two halves, prompts and null captions, that may choose the same tokens.
 
     Counter "matmul" is that of the published code: the text embedded at full length and projected at every step, cross-attention of a
     guided pair over both texts. "executed" is ours: the text once, each row its own.
@@ -95,48 +97,48 @@ def opensora_spec(
     return ModelSpec(
         name="opensora",
         stacks=(
-            _stack("spatial_blocks", config, n, rows * columns, t, (spatial, cross, mlp)),
-            _stack("temporal_blocks", config, n, frames, t, (temporal, cross, mlp)),
+            _stack("spatial_blocks", config, (frames, rows, columns), rows * columns, t, (spatial, cross, mlp)),
+            _stack("temporal_blocks", config, (frames, rows, columns), frames, t, (temporal, cross, mlp)),
         ),
         forward_cost={"matmul": matmul, "upstream": matmul + 4 * n * c, "executed": patches + times},
         hidden=(n, c),
         cycles={"fora": cycle, "toca": cycle, "duca": cycle, "taylorseer": Cycle(lead=3, anchor="last_full")},
         run_cost={"executed": fps + t * caption + 2 * config.depth * 4 * t * c * c},
-        once=(c + t * c + 2 * config.depth * 2 * t * c, t),  # embedded fps and text, keys and values of every layer; the text's mask
+        once=(c + t * c, t),  # embedded fps and text; the text's mask
         ratio_schedules={"ToCa": PUBLISHED},
+        spatial=dict.fromkeys(("toca", "duca"), Spatial(block=2, bonus=0.0, frames=bonus_frames, softmax=True)),
+        coupled_rows=2,
+        uncoupled=frozenset({"keys", "values"}),
         rounds_steps=True,
     )
 
 
-def _stack(name: str, config: STDiT3Config, n: int, attended: int, t: int, cycles: tuple[int | None, ...]) -> Stack:
+def _stack(name: str, config: STDiT3Config, grid: tuple[int, int, int], attended: int, t: int, cycles: tuple[int | None, ...]) -> Stack:
     """attended: tokens that one token's self-attention sees. t: of the text. cycles: of attention, cross-attention, MLP."""
-    c, hidden = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
+    c, hidden, n = config.hidden_size, int(config.hidden_size * config.mlp_ratio), math.prod(grid)
     attention = 8 * c * c + 4 * attended * c
     text = 4 * t * c * c  # keys and values
     attn = Branch(
         "attn",
+        cost={"matmul": Cost(per_token=attention), "upstream": Cost(per_token=attention + 4 * c)},
         tokens=n,
         width=c,
-        cost={"matmul": Cost(per_token=attention), "upstream": Cost(per_token=attention + 4 * c)},
         interval=cycles[0],
     )
     published = Cost(fixed=text, per_token=4 * c * c + 8 * t * c, reuse=text)
+    tokenwise = dict(tokens=n, width=c, tokenwise=True, grid=grid[1:], scored_by="attn", entropy_by="cross_attn")
     cross_attn = Branch(
         "cross_attn",
-        tokens=n,
-        width=c,
         cost={"matmul": published, "upstream": published, "executed": Cost(per_token=4 * c * c + 4 * t * c)},
-        tokenwise=True,
         interval_scale=2,
         interval=cycles[1],
+        **tokenwise,
     )
     norm = 4 * n * c  # of all tokens, however few are refreshed
     mlp = Branch(
         "mlp",
-        tokens=n,
-        width=c,
         cost={"matmul": Cost(per_token=4 * c * hidden), "upstream": Cost(norm, 4 * c * hidden + hidden, norm)},
-        tokenwise=True,
         interval=cycles[2],
+        **tokenwise,
     )
-    return Stack(name, config.depth, (attn, cross_attn, mlp), modulation=(0, c), layer_cost={})
+    return Stack(name, config.depth, (attn, cross_attn, mlp), modulation=(0, c), layer_cost={}, once=2 * t * c)

@@ -40,7 +40,13 @@ class NoCache:
         return f()
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, keys: Callable[[], Tensor] | None = None, mask: Tensor | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        keys: Callable[[], Tensor] | None = None,
+        mask: Tensor | None = None,
+        tokens: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         return attention(q, k, v, mask)
 
@@ -134,12 +140,19 @@ class LayerCache:
         }
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, keys: Callable[[], Tensor] | None = None, mask: Tensor | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        keys: Callable[[], Tensor] | None = None,
+        mask: Tensor | None = None,
+        tokens: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Attention (R, H, N, d) of the running branch, which also rates the tokens if the plan reads that.
 
         keys: gives k as it was before normalisation and rotation, which the score k-norm rates; by default k itself.
-        mask: (R, L) bool, the keys that take part; by default all.
+        mask: (R, L) bool, the keys that take part; by default all. tokens: where attention runs in groups of tokens, such as frames, takes
+        heads (groups, H, n, d) to (R, H, N, d), the order of the branch's tokens.
         """
         running = self.running
         selectors = self.rates[running.branch.name] if running and running.action.score else ()
@@ -147,11 +160,13 @@ class LayerCache:
             return attention(q, k, v, mask)
         observes = selectors[0].score.observes
         if observes == "mass":
-            out, seen = attention_with_mass(q, k, v)
+            out, mass = attention_with_mass(q, k, v)
+            seen = tokens(mass[:, None, :, None])[:, 0, :, 0] if tokens else mass
         elif observes == "entropy":
             out, seen = attention_with_entropy(q, k, v, mask, self.cache.spec.coupled_rows)
         else:
             out, seen = attention(q, k, v, mask), v if observes == "values" else keys() if keys else k
+            seen = tokens(seen) if tokens else seen
         for selector in selectors:
             selector.observe(self.index, seen, running.rows)
         return out

@@ -134,6 +134,6 @@ def _ranking_bytes(plan: Plan, stack: Stack, branch: Branch, score: Score, rows:
     """What a `Selector` holds after a step: scores, staleness, the counts of all steps, positions, and the rows chosen at this step."""
     actions = [plan.steps[step][stack.name, layer, branch.name] for layer in range(stack.depth)]
     chosen = sum(a.tokens for a in actions if a.kind is Kind.PARTIAL and not (score.from_input and a.tokens == branch.tokens))
-    per_token = stack.depth * branch.tokens * rows // (plan.spec.coupled_rows if score.couples else 1)
+    per_token = stack.depth * branch.tokens * rows // plan.spec.rated_together(score)
     scores = per_token * FLOAT32 if score.from_attention else 0
     return scores + per_token * INT32 + (plan.num_steps * stack.depth + branch.tokens + rows + rows * chosen) * INT64

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from toca.schedule import RATIO_SCHEDULES, Cycle, RatioSchedule
+
+if TYPE_CHECKING:
+    from toca.scoring import Score
 
 COUNTERS = ("matmul", "upstream")
 Site = tuple[str, int, str]  # (stack, layer, branch)
@@ -44,7 +48,7 @@ class Branch:
     tokenwise: bool = False
     inputs: tuple[int, ...] = ()
     gate: tuple[int, ...] = ()
-    grid: tuple[int, int] | None = None
+    grid: tuple[int, int] | None = None  # rows, columns; of every frame in turn
     scored_by: str | None = None
     scored_from: int = 0
     entropy_by: str | None = None
@@ -80,10 +84,15 @@ class Stack:
 
 @dataclass(frozen=True)
 class Spatial:
-    """s4: the best token of every block x block cell of the grid gets `bonus` times its score on top."""
+    """s4: the best token of every block x block cell of the grid, over `frames` frames, gets `bonus` times its score on top.
+
+    softmax: the published code takes a softmax of every frame's scores first.
+    """
 
     block: int
     bonus: float
+    frames: int = 1
+    softmax: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,7 @@ class ModelSpec:
     spatial: Mapping[str, Spatial] = field(default_factory=dict)  # by method
     counts_down: bool = False
     coupled_rows: int = 1
+    uncoupled: frozenset[str] = frozenset()  # what scores observe (`toca.scoring`) that rate the rows of an image apart all the same
     skip_odd: bool = False  # DuCa skips odd places of the cycle instead of even ones
     published_local: frozenset[str] = frozenset()  # methods whose published code has full steps with force_fresh "global" alone
     published_depth: int = 28  # the depth that upstream's layer schedules take for granted
@@ -116,6 +126,10 @@ class ModelSpec:
         if name not in known:
             raise ValueError(f"unknown ratio schedule {name!r} for {self.name}: choose from {', '.join(known)}")
         return known[name]
+
+    def rated_together(self, score: Score) -> int:
+        """Rows of an image that a score rates together."""
+        return self.coupled_rows if score.couples and score.observes not in self.uncoupled else 1
 
     def stack(self, name: str) -> Stack:
         return next(stack for stack in self.stacks if stack.name == name)

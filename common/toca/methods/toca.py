@@ -56,12 +56,15 @@ class ToCa(Method):
 
     def ranking(self, spec: ModelSpec) -> Ranking:
         spatial = spec.spatial.get(self.name, Spatial(0, 0.0))
+        bonus = spatial.bonus if self.bonus is None else self.bonus
         by_text = any(branch.entropy_by for stack in spec.stacks for branch in stack.branches)
         return Ranking(
             score="entropy" if by_text and self.score == "attention" else self.score,
             age_weight=self.soft_fresh_weight / self.interval if self.force_fresh == "global" else 0.0,
-            block=spatial.block,
-            bonus=spatial.bonus if self.bonus is None else self.bonus,
+            block=spatial.block if bonus else 0,
+            bonus=bonus,
+            frames=spatial.frames,
+            softmax=spatial.softmax,
             overdue=self.interval if self.force_fresh == "local" and not self.upstream_exact else 0,
             upstream_exact=self.upstream_exact,
         )
