@@ -59,7 +59,7 @@ class NoCache:
         return _run_branch
 
 
-def _run_branch(f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor:
+def _run_branch(f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None) -> Tensor:
     return f(x, *per_token)
 
 
@@ -75,16 +75,21 @@ class BranchCache:
         self.action = Action(Kind.FULL)
         self.rows: Tensor | None = None  # flat (R * K,), while single tokens are computed
 
-    def __call__(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor | None:
+    def __call__(
+        self, f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None
+    ) -> Tensor | None:
         """f: (R, K, C), *(R, K, ...) -> (R, K, C'). x: (R, N, C); per_token: (R, N, ...), gathered alongside x. Returns (R, N, C'), or None
-        for a branch that only feeds another where that computes nothing."""
+        for a branch that only feeds another where that computes nothing.
+
+        rated: what the published code rates tokens by where a score looks at inputs, if that is not x.
+        """
         action = self.action
         if action.kind is Kind.SKIP:
             return None  # its only reader computes nothing
         if action.kind is Kind.FULL or action.tokens == x.shape[1]:
             return self._full(f, x, *per_token)
         if action.kind is Kind.PARTIAL:
-            self._refresh(f, x, *per_token)
+            self._refresh(f, x, *per_token, rated=rated)
         if self.reference:
             self.reference.recall(action)  # goes when the output goes
         return self.slot.recall(action)
@@ -103,10 +108,11 @@ class BranchCache:
             self.reference.put(x, self.action)
         return value
 
-    def _refresh(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> None:
+    def _refresh(self, f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None) -> None:
         if self.selector.score.from_input:
             against = self.reference or self.slot
-            self.selector.look(self.layer.index, x, against.value if isinstance(against, Last) else None)
+            seen = rated() if rated and self.selector.ranking.upstream_exact else x
+            self.selector.look(self.layer.index, seen, against.value if isinstance(against, Last) else None)
         rows = self.selector.chosen[self.layer.index]
         selected = gather(x, rows)
         self.layer.running, self.rows = self, rows
@@ -191,7 +197,7 @@ class Cache:
             ...  # 50 calls model(x, t, y, cache=cache)
 
     seeds: one per image, for scores that draw (rows beyond them repeat, so that both guidance halves draw alike).
-    uniform: replaces those draws, (step, layers) -> (layers, R, N); by the branch's name where there are several.
+    uniform: replaces those draws, (step, layers) -> (layers, R, N); by (stack, branch), or the branch's name, where there are several.
     modulation_budget: bytes that precomputed modulations of all stacks may take together. once_budget: bytes for what all layers compute
     once, which they otherwise compute whenever they need it.
     Raises RuntimeError when called more often than num_steps, after it closed, with another shape, or while gradients are recorded.
@@ -204,7 +210,7 @@ class Cache:
         num_steps: int,
         *,
         seeds: Sequence[int] | None = None,
-        uniform: Uniform | Mapping[str, Uniform] | None = None,
+        uniform: Uniform | Mapping[str | tuple[str, str], Uniform] | None = None,
         modulation_budget: int = MODULATION_BUDGET,
         once_budget: int = ONCE_BUDGET,
     ) -> None:
@@ -339,7 +345,10 @@ class Cache:
             selectors = {}
             for branch in stack.branches if ranking else ():
                 if branch.tokenwise:
-                    uniform = self._uniform[branch.name] if isinstance(self._uniform, Mapping) else self._uniform
+                    uniform = self._uniform
+                    if isinstance(uniform, Mapping):
+                        key = (stack.name, branch.name)
+                        uniform = uniform[key if key in uniform else branch.name]
                     if self._row_seeds is not None:
                         uniform = hashed_uniform(self._row_seeds, branch.tokens)
                     selector = Selector(stack, branch, self.plan, ranking, rows, x.device, uniform)

@@ -5,7 +5,6 @@ Tokens are ordered (frame, row, column), columns fastest: x is (B, N, C) with N 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from opensora_spec import FREQUENCIES
 from toca.cache import NO_CACHE, LayerCache
 from toca.rotary import apply_rope, rotations
+from toca.sinusoid import frequencies
 
 
 def approx_gelu() -> nn.GELU:
@@ -168,9 +168,7 @@ class TimestepEmbedder(nn.Module):
     @staticmethod
     def timestep_embedding(t: Tensor, dim: int = FREQUENCIES, max_period: float = 10000) -> Tensor:
         """(B,) -> (B, dim): [cos(t w), sin(t w)], w_k = max_period^(-2k / dim), in float32."""
-        half = dim // 2
-        w = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
-        angles = t[:, None].float() * w
+        angles = t[:, None].float() * frequencies(dim // 2, max_period, t.device)
         return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
     def forward(self, t: Tensor) -> Tensor:

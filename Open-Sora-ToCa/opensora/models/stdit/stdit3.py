@@ -82,7 +82,7 @@ class STDiT3Block(nn.Module):
 
         x = gated(x, gate_msa, cache.attn(attn, x))
         x = x + cache.cross_attn(cross_attn, x)
-        return gated(x, gate_mlp, cache.mlp(mlp, x, *per_token))
+        return gated(x, gate_mlp, cache.mlp(mlp, x, *per_token, rated=lambda: t2i_modulate(self.norm2(x), shift_mlp, scale_mlp)))
 
 
 class STDiT3(nn.Module):
