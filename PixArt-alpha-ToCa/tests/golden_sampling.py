@@ -70,7 +70,7 @@ class Recorder:
 
         def call(x: Tensor, t: Tensor, y: Tensor, **kwargs: Any) -> Tensor:
             out = forward(x, t, y, cache=cache, **kwargs)
-            self.timesteps.append(t[0].item())
+            self.timesteps.append(float(t[0]))
             self.latents.append(x)
             self.outputs.append(out)
             for name in BRANCHES:

@@ -18,6 +18,9 @@ QUALITY = {
     "precision": "prec.",
     "image_reward": "ImageReward",
     "geneval": "GenEval",
+    "fid30k": "FID-30k",
+    "clip": "CLIP",
+    "latency_speedup": "x time",
 }
 
 
