@@ -14,7 +14,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Published:
     """One printed row. numbers: as printed, of tflops, speedup (in FLOPs), fid50k, sfid, inception_score, precision,
-    image_reward, geneval, fid30k, clip, latency_speedup."""
+    image_reward, geneval, fid30k, clip, vbench, latency_speedup."""
 
     source: str
     numbers: Mapping[str, float]
@@ -375,11 +375,53 @@ PIXART: Mapping[str, Preset] = {  # 256 pixels, DPM-Solver++, FID-30k on COCO ca
     ),
 }  # fmt: skip
 
+# ---- Open-Sora ----------------------------------------------------------------------------------------------------------------------
+
+ADACACHE = "AdaCache, arXiv 2411.02397, table 1, third-party note"
+DUCA_FROM_MEMORY = "DuCa, arXiv 2412.18911, from memory"
+DUCA_NOTE = "DuCa, arXiv 2412.18911, third-party note"
+TOCA_REVIEW = "ToCa, arXiv 2410.05317, ICLR review quoting table 2"
+TOCA_TABLE_2 = "ToCa, arXiv 2410.05317, table 2, from memory"
+
+
+def _opensora_toca(ratio: float, *published: Published, method: str = "toca", cache_type: str = "attention") -> Preset:
+    settings = dict(method=method, fresh_threshold=3, fresh_ratio=ratio, ratio_scheduler="ToCa", cache_type=cache_type)
+    return Preset(settings, published)
+
+
+OPENSORA: Mapping[str, Preset] = {  # v1.2, 480p 9:16, 51 frames, 30 steps; R of the paper is 1 - 1.495 fresh_ratio
+    "none": Preset(
+        NONE,
+        (
+            _row(TOCA_TABLE_2, tflops=3283.20, speedup=1.00, vbench=79.13, latency_speedup=1.00),
+            _row(ADACACHE, "another count", tflops=3230.24, vbench=79.22, latency_speedup=1.00),
+            _row(DUCA_NOTE, speedup=1.00, vbench=79.41),
+        ),
+    ),
+    "fora": Preset(_fora(2), (_row(TOCA_TABLE_2, tflops=1751.32, speedup=1.87, vbench=76.91, latency_speedup=1.65),)),
+    "toca-r80": _opensora_toca(0.13, _row(TOCA_TABLE_2, tflops=1439.70, speedup=2.28, vbench=78.59, latency_speedup=1.87)),
+    "toca-r85": _opensora_toca(
+        0.10,
+        _row(TOCA_TABLE_2, tflops=1394.03, speedup=2.36, vbench=78.34, latency_speedup=1.88),
+        _row(TOCA_ABSTRACT, speedup=2.36),
+        _row(TOCA_REVIEW, vbench=78.34),
+    ),
+    "duca": _opensora_toca(
+        0.10,
+        _row(DUCA_FROM_MEMORY, "its counter is blind to the products of fused cross-attention", tflops=1315.6),
+        _row(DUCA_NOTE, speedup=2.50, vbench=78.83),
+        method="duca",
+        cache_type="kv-norm",
+    ),
+    "taylorseer": Preset(dict(method="taylorseer", fresh_threshold=3, max_order=1), ()),
+}  # fmt: skip
+
 # ---- all ----------------------------------------------------------------------------------------------------------------------------
 
 PRESETS: Mapping[str, Mapping[str, Preset]] = {  # by model
     "dit": DIT,
     "pixart": PIXART,
+    "opensora": OPENSORA,
     "flux-dev": FLUX_DEV,
     **dict.fromkeys(("flux-schnell", "flux-dev-krea", "flux-dev-fill"), FLUX_OTHERS),
     **dict.fromkeys(("flux-dev-canny", "flux-dev-depth", "flux-dev-canny-lora", "flux-dev-depth-lora"), FLUX_OTHERS),
