@@ -36,7 +36,7 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--fresh_threshold", type=int, default=3, help="cycle length N; 1 caches nothing")
     group.add_argument("--fresh_ratio", type=float, default=0.30, help="base share of tokens refreshed at a cached step; 0 is FORA")
     group.add_argument("--ratio_scheduler", choices=RATIOS, default="ToCa")
-    group.add_argument("--cache_type", choices=SCORES, default="attention", help="what rates a token; attention: how it attends to the text")
+    group.add_argument("--cache_type", choices=SCORES, default="attention", help="what rates a token; attention: that it pays to the text")
     group.add_argument("--soft_fresh_weight", type=float, default=0.25, help="weight of a token's staleness in its score")
     group.add_argument("--force_fresh", choices=FORCE_FRESH, default="global")
     group.add_argument("--frozen_scores", action="store_true", help="rate tokens at full steps alone, not whenever they are refreshed")

@@ -1,0 +1,39 @@
+"""Networks of transformers and diffusers, from a folder or by their hub name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from toca.runner import main_process
+
+
+def from_disk_or_hub(cls: type, source: str | Path, **options: Any) -> Any:
+    """cls.from_pretrained(source): what is on this machine needs no network, and no wait for one that is down.
+
+    Raises OSError or ValueError if there is nothing of that kind.
+    """
+    try:
+        return cls.from_pretrained(source, local_files_only=True, **options)
+    except OSError:
+        if Path(source).exists() or str(source).count("/") != 1:  # no hub name
+            raise
+    if main_process():
+        print(f"fetching {source} from the hub", flush=True)
+    return cls.from_pretrained(source, **options)
+
+
+def load_encoder(cls: type, source: str | Path, **options: Any) -> Any:
+    """A model of transformers, in evaluation mode and without gradients, made sure to be complete.
+
+    Raises ValueError if the weights are damaged or lack tensors, OSError if there are none.
+    """
+    try:
+        model, info = from_disk_or_hub(cls, source, output_loading_info=True, **options)
+    except SafetensorError as error:
+        raise ValueError(f"the weights in {source} are damaged: {error}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{source} lacks {len(missing)} tensors of its {model.config.model_type} text encoder, first {missing[0]}")
+    return model.eval().requires_grad_(False)
