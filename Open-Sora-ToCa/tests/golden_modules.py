@@ -27,11 +27,11 @@ INPUTS = {"fwd.text_mask", "fwd.timestep", "fwd.x", "fwd.x_mask", "fwd.y", "t_em
 
 @contextmanager
 def outputs_of(model: STDiT3, names: set[str]) -> Iterator[dict[str, Tensor]]:
-    """Outputs of modules by name; a block's is the stream it adds to."""
+    """Outputs of modules by name."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
-        return lambda module, args, output: seen.__setitem__(name, args[0].whole() if output is None else output)
+        return lambda module, args, output: seen.__setitem__(name, output)
 
     handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
     yield seen
