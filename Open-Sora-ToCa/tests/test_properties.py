@@ -18,7 +18,6 @@ from toca.memory import predict
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.plan import Kind
 from toca.spec import ModelSpec
-from toca.stream import Stream
 
 STEPS = 8
 README = ToCa(interval=3, ratio=0.1)
@@ -107,8 +106,7 @@ def test_a_mask_of_ones_is_no_mask(method: Method) -> None:
 class InParts(NoCache):
     """Token-wise branches run on one half of the tokens, in any order, and then on the other."""
 
-    def mlp(self, f: Callable[..., Tensor], stream: Stream, *per_token: Tensor, rated: object = None) -> Tensor:
-        x = stream.whole()
+    def mlp(self, f: Callable[..., Tensor], x: Tensor, *per_token: Tensor, rated: object = None) -> Tensor:
         out = torch.empty_like(x)
         for rows in torch.randperm(x.shape[1], generator=torch.Generator().manual_seed(0)).chunk(2):
             out[:, rows] = f(x[:, rows], *(t[:, rows] for t in per_token))

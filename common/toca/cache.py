@@ -20,7 +20,6 @@ from toca.selection import Selector, Uniform, hashed_uniform
 from toca.shards import WHOLE, Whole
 from toca.slots import Last, Slot, Taylor
 from toca.spec import HIDDEN, Branch, ModelSpec, Stack
-from toca.stream import Stream, whole
 
 BranchFunction = Callable[..., Tensor]
 Chunks = Sequence[Any]  # of Tensor (R, 1, D); None where the step reads no such chunk
@@ -61,8 +60,8 @@ class NoCache:
         return _run_branch
 
 
-def _run_branch(f: BranchFunction, x: Tensor | Stream, *per_token: Tensor, rated: Callable[[], Tensor] | None = None) -> Tensor:
-    return f(whole(x), *per_token)
+def _run_branch(f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None) -> Tensor:
+    return f(x, *per_token)
 
 
 NO_CACHE: Any = NoCache()
@@ -78,19 +77,18 @@ class BranchCache:
         self.rows: Tensor | None = None  # flat (R * K,), while single tokens are computed
 
     def __call__(
-        self, f: BranchFunction, x: Tensor | Stream, *per_token: Tensor, rated: Callable[[], Tensor] | None = None
+        self, f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None
     ) -> Tensor | None:
         """f: (R, K, C), *(R, K, ...) -> (R, K, C'). x: (R, N, C); per_token: (R, N, ...), gathered alongside x. Returns (R, N, C'), or None
         for a branch that only feeds another where that computes nothing.
 
-        x may be a stream, of which nothing is added up where no token is computed, and single tokens where only those are.
         rated: what the published code rates tokens by where a score looks at inputs, if that is not x.
         """
         action = self.action
         if action.kind is Kind.SKIP:
             return None  # its only reader computes nothing
         if action.kind is Kind.FULL or action.tokens == self.branch.tokens:
-            return self._full(f, whole(x), *per_token)
+            return self._full(f, x, *per_token)
         if action.kind is Kind.PARTIAL:
             self._refresh(f, x, *per_token, rated=rated)
         if self.reference:
@@ -111,14 +109,14 @@ class BranchCache:
             self.reference.put(x, self.action)
         return value
 
-    def _refresh(self, f: BranchFunction, x: Tensor | Stream, *per_token: Tensor, rated: Callable[[], Tensor] | None = None) -> None:
+    def _refresh(self, f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None) -> None:
         if self.selector.score.from_input:
             against = self.reference or self.slot
-            seen = rated() if rated and self.selector.ranking.upstream_exact else whole(x)
+            seen = rated() if rated and self.selector.ranking.upstream_exact else x
             join = self.layer.cache.shards.join
             self.selector.look(self.layer.index, join(seen), join(against.value) if isinstance(against, Last) else None)
         rows, shards = self.selector.chosen[self.layer.index], self.layer.cache.shards
-        selected = x.take(rows) if isinstance(x, Stream) and shards is WHOLE else shards.take(whole(x), rows)
+        selected = shards.take(x, rows)
         self.layer.running, self.rows = self, rows
         values = f(selected, *(shards.take(t, rows) for t in per_token))
         self.layer.running = self.rows = None

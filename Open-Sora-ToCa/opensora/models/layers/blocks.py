@@ -34,6 +34,12 @@ def t2i_modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift[:, :, None], runs, 1 + scale[:, :, None]).flatten(1, 2)
 
 
+def gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
+    """x + gate y, in one pass over memory. x, y: (B, N, C); gate: (B, F, C), as in `t2i_modulate`."""
+    runs = (gate.shape[1], -1)
+    return torch.addcmul(x.unflatten(1, runs), gate[:, :, None], y.unflatten(1, runs)).flatten(1, 2)
+
+
 class LlamaRMSNorm(nn.Module):
     """RMS norm with its statistics in float32."""
 

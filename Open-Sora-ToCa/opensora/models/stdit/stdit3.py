@@ -26,6 +26,7 @@ from opensora.models.layers.blocks import (
     SizeEmbedder,
     T2IFinalLayer,
     TimestepEmbedder,
+    gated,
     get_layernorm,
     t2i_modulate,
 )
@@ -34,7 +35,6 @@ from opensora.utils.ckpt_utils import checkpoint_path, read_config, read_weights
 from opensora_spec import CONFIGS, STDiT3Config
 from toca.cache import NO_CACHE, Cache, LayerCache
 from toca.shards import WHOLE, Whole
-from toca.stream import Stream
 from toca.weights import load_into
 
 __all__ = ["STDiT3", "STDiT3Block", "STDiT3Config", "STDiT3_3B_2", "STDiT3_XL_2"]
@@ -54,7 +54,7 @@ class STDiT3Block(nn.Module):
 
     def forward(
         self,
-        x: Stream,
+        x: Tensor,
         text: Tensor,
         text_mask: Tensor,
         t: Tensor,
@@ -63,8 +63,8 @@ class STDiT3Block(nn.Module):
         rope: Tensor | None = None,
         cache: LayerCache = NO_CACHE,
         shards: Whole = WHOLE,
-    ) -> None:
-        """Add to x (B, N, C), by text (B, L, C) and text_mask (B, L).
+    ) -> Tensor:
+        """x (B, N, C), text (B, L, C) and text_mask (B, L) -> the next x.
 
         t: (B, F, 6, C), the modulation that all layers share, F = 1 or one for every frame; then frame (B, N, 1) says where a token is.
         rope: rotations (T, d / 2) make it a temporal block. shards: where the tokens of frames live.
@@ -82,9 +82,9 @@ class STDiT3Block(nn.Module):
             shift, scale = (chunk.take_along_dim(*frame, dim=1) if frame else chunk for chunk in (shift_mlp, scale_mlp))
             return self.mlp(t2i_modulate(self.norm2(x), shift, scale))
 
-        x.add(cache.attn(attn, x), gate_msa)
-        x.add(cache.cross_attn(cross_attn, x))
-        x.add(cache.mlp(mlp, x, *per_token, rated=lambda: t2i_modulate(self.norm2(x.whole()), shift_mlp, scale_mlp)), gate_mlp)
+        x = gated(x, gate_msa, cache.attn(attn, x))
+        x = x + cache.cross_attn(cross_attn, x)
+        return gated(x, gate_mlp, cache.mlp(mlp, x, *per_token, rated=lambda: t2i_modulate(self.norm2(x), shift_mlp, scale_mlp)))
 
 
 class STDiT3(nn.Module):
@@ -155,12 +155,11 @@ class STDiT3(nn.Module):
         t6 = t6.unflatten(-1, (6, -1))
         rope = self.rope(frames)
         cache.step(x)
-        stream = Stream(x)
         stacks = (cache.walk(name, getattr(self, name)) for name in ("spatial_blocks", "temporal_blocks"))
         for (spatial, spatial_cache), (temporal, temporal_cache) in zip(*stacks, strict=True):  # in turns
-            spatial(stream, text, text_mask, t6, frames, frame, cache=spatial_cache, shards=shards)
-            temporal(stream, text, text_mask, t6, frames, frame, rope, cache=temporal_cache, shards=shards)
-        x = shards.join(self.final_layer(cache.hidden(stream.whole()), t))
+            x = spatial(x, text, text_mask, t6, frames, frame, cache=spatial_cache, shards=shards)
+            x = temporal(x, text, text_mask, t6, frames, frame, rope, cache=temporal_cache, shards=shards)
+        x = shards.join(self.final_layer(cache.hidden(x), t))
         return self.unpatchify(x, (frames, rows, columns), latent).float()
 
     def embed(self, x: Tensor, height: Tensor, width: Tensor) -> Tensor:
