@@ -17,7 +17,8 @@ from toca.modulation import Linears, ModulationTable, all_chunks, some_chunks
 from toca.plan import Action, Kind, chunks_needed
 from toca.scoring import RATINGS
 from toca.selection import Selector, Uniform, hashed_uniform
-from toca.slots import Last, Slot, Taylor, gather
+from toca.shards import WHOLE, Whole
+from toca.slots import Last, Slot, Taylor
 from toca.spec import HIDDEN, Branch, ModelSpec, Stack
 
 BranchFunction = Callable[..., Tensor]
@@ -40,7 +41,13 @@ class NoCache:
         return f()
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, keys: Callable[[], Tensor] | None = None, mask: Tensor | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        keys: Callable[[], Tensor] | None = None,
+        values: Callable[[], Tensor] | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         return attention(q, k, v, mask)
 
@@ -53,7 +60,7 @@ class NoCache:
         return _run_branch
 
 
-def _run_branch(f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor:
+def _run_branch(f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None) -> Tensor:
     return f(x, *per_token)
 
 
@@ -72,17 +79,22 @@ class BranchCache:
         self.action = Action(Kind.FULL)
         self.rows: Tensor | None = None  # flat (R * K,), while single tokens are computed
 
-    def __call__(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor | None:
+    def __call__(
+        self, f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None
+    ) -> Tensor | None:
         """f: (R, K, C), *(R, K, ...) -> (R, K, C'). x: (R, N, C); per_token: (R, N, ...), gathered alongside x, or from a branch that feeds
         this one (R, K, ...). Returns (R, N, C'), of a branch that only feeds another maybe the K rows alone that it reads, or None where
-        that computes nothing."""
+        that computes nothing.
+
+        rated: what the published code rates tokens by where a score looks at inputs, if that is not x.
+        """
         action = self.action
         if action.kind is Kind.SKIP:
             return None  # its only reader computes nothing
-        if action.kind is Kind.FULL or action.tokens == x.shape[1]:
+        if action.kind is Kind.FULL or action.tokens == self.branch.tokens:
             return self._full(f, x, *per_token)
         if action.kind is Kind.PARTIAL:
-            self._refresh(f, x, *per_token)
+            self._refresh(f, x, *per_token, rated=rated)
         if self.reference:
             self.reference.recall(action)  # goes when the output goes
         return self.slot.recall(action)
@@ -94,7 +106,7 @@ class BranchCache:
         self.layer.running = self
         value = f(x, *per_token)
         self.layer.running = None
-        if value.shape[1] != self.branch.tokens:
+        if value.shape[1] != self.layer.cache.shards.local(self.branch.tokens):
             raise RuntimeError(f"the spec says {self.branch.tokens} tokens in {self.branch.name}, got {value.shape[1]}")
         self.slot.put(value, self.action)
         if self.reference:
@@ -104,18 +116,21 @@ class BranchCache:
                 self.layer.peer(layer, self.branch.name).slot.pack(self.reader.ranked[step][layer] for step in batch.steps)
         return value
 
-    def _refresh(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> None:
+    def _refresh(self, f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None) -> None:
         if self.selector.score.from_input:
             against = self.reference or self.slot
-            self.selector.look(self.layer.index, x, against.value if isinstance(against, Last) else None)
-        rows = self.selector.chosen[self.layer.index]
-        selected = gather(x, rows)
-        beside = (t if t.shape[1] == selected.shape[1] else gather(t, rows) for t in per_token)
+            seen = rated() if rated and self.selector.ranking.upstream_exact else x
+            join = self.layer.cache.shards.join
+            self.selector.look(self.layer.index, join(seen), join(against.value) if isinstance(against, Last) else None)
+        rows, shards = self.selector.chosen[self.layer.index], self.layer.cache.shards
+        selected = shards.take(x, rows)
+        beside = (t if t.shape[1] == selected.shape[1] else shards.take(t, rows) for t in per_token)
         self.layer.running, self.rows = self, rows
-        self.slot.refresh(rows, f(selected, *beside))
+        values = f(selected, *beside)
         self.layer.running = self.rows = None
+        shards.write(rows, shards.collect(values, rows), self.slot.refresh)
         if self.reference:
-            self.reference.refresh(rows, selected)
+            shards.write(rows, shards.collect(selected, rows), self.reference.refresh)
 
 
 class LayerCache:
@@ -141,12 +156,19 @@ class LayerCache:
         return getattr(self.cache._layers[self.stack.name][layer], branch)
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, keys: Callable[[], Tensor] | None = None, mask: Tensor | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        keys: Callable[[], Tensor] | None = None,
+        values: Callable[[], Tensor] | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Attention (R, H, N, d) of the running branch, which also rates the tokens if the plan reads that.
 
         keys: gives k as it was before normalisation and rotation, which the score k-norm rates; by default k itself.
-        mask: (R, L) bool, the keys that take part; by default all.
+        values: v likewise, for the scores kv-norm and v-norm. Where attention runs in groups of tokens, such as frames, both give all
+        tokens, in the branch's order. mask: (R, L) bool, the keys that take part; by default all.
         """
         running = self.running
         selectors = self.rates[running.branch.name] if running and running.action.score else ()
@@ -154,13 +176,15 @@ class LayerCache:
             return attention(q, k, v, mask)
         observes = selectors[0].score.observes
         if observes == "mass":
-            out, seen = attention_with_mass(q, k, v)
+            out, mass = attention_with_mass(q, k, v)
+            seen = mass
         elif observes == "entropy":
             out, seen = attention_with_entropy(q, k, v, mask, self.cache.spec.coupled_rows)
         else:
-            out, seen = attention(q, k, v, mask), v if observes == "values" else keys() if keys else k
+            given, own = (values, v) if observes == "values" else (keys, k)
+            out, seen = attention(q, k, v, mask), given() if given else own
         for selector in selectors:
-            selector.observe(self.index, seen, running.rows)
+            selector.observe(self.index, seen, running.rows, self.cache.shards)
         return out
 
     def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
@@ -183,9 +207,9 @@ class Cache:
             ...  # 50 calls model(x, t, y, cache=cache)
 
     seeds: one per image, for scores that draw (rows beyond them repeat, so that both guidance halves draw alike).
-    uniform: replaces those draws, (step, layers) -> (layers, R, N); by the branch's name where there are several.
+    uniform: replaces those draws, (step, layers) -> (layers, R, N); by (stack, branch), or the branch's name, where there are several.
     modulation_budget: bytes that precomputed modulations of all stacks may take together. once_budget: bytes for what all layers compute
-    once, which they otherwise compute whenever they need it.
+    once, which they otherwise compute whenever they need it. shards: where the tokens live, if not all here; x is of those that do.
     Raises RuntimeError when called more often than num_steps, after it closed, with another shape, or while gradients are recorded.
     """
 
@@ -196,11 +220,12 @@ class Cache:
         num_steps: int,
         *,
         seeds: Sequence[int] | None = None,
-        uniform: Uniform | Mapping[str, Uniform] | None = None,
+        uniform: Uniform | Mapping[str | tuple[str, str], Uniform] | None = None,
         modulation_budget: int = MODULATION_BUDGET,
         once_budget: int = ONCE_BUDGET,
+        shards: Whole = WHOLE,
     ) -> None:
-        self.spec, self.method = spec, method
+        self.spec, self.method, self.shards = spec, method, shards
         self.plan = method.plan(spec, num_steps)
         self.index = -1  # of the current step, in execution order
         self.modulations: dict[str, ModulationTable] = {}
@@ -313,8 +338,8 @@ class Cache:
         if x.requires_grad:
             raise RuntimeError("caching is for sampling: call the model under torch.no_grad()")
         tokens, width = self.spec.hidden
-        if x.shape[1:] != (tokens, width):
-            raise RuntimeError(f"the spec says {tokens} tokens of width {width}, got {tuple(x.shape[1:])}")
+        if x.shape[1:] != (self.shards.local(tokens), width):
+            raise RuntimeError(f"the spec says {self.shards.local(tokens)} tokens of width {width}, got {tuple(x.shape[1:])}")
 
     def _allocate(self, x: Tensor) -> None:
         rows, seeds = x.shape[0], list(self._seeds or range(x.shape[0]))
@@ -331,7 +356,10 @@ class Cache:
             selectors = {}
             for branch in stack.branches if ranking else ():
                 if branch.tokenwise:
-                    uniform = self._uniform[branch.name] if isinstance(self._uniform, Mapping) else self._uniform
+                    uniform = self._uniform
+                    if isinstance(uniform, Mapping):
+                        key = (stack.name, branch.name)
+                        uniform = uniform[key if key in uniform else branch.name]
                     if self._row_seeds is not None:
                         uniform = hashed_uniform(self._row_seeds, branch.tokens)
                     selector = Selector(stack, branch, self.plan, ranking, rows, x.device, uniform)

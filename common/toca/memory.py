@@ -90,14 +90,15 @@ def predict(
 
 
 def attention_maps(plan: Plan, method: Method, rows: int, element_size: int) -> int:
-    """Bytes of the head-averaged (N, N) map of every layer, which the published code keeps where we keep column sums."""
+    """Bytes of the head-averaged attention map of every layer, which the published code keeps where we keep a number per token."""
     ranking = method.ranking(plan.spec)
-    if not ranking or RATINGS[ranking.score].observes != "mass" or not plan.spec.published_maps:
-        return 0
+    observes = RATINGS[ranking.score].observes if ranking and plan.spec.published_maps else None
     total = 0
     for stack in plan.spec.stacks:
-        scorers = {branch.scored_by for branch in stack.branches if branch.tokenwise and branch.scored_by}
-        total += sum(stack.depth * rows * stack.branch(name).tokens ** 2 * element_size for name in scorers)
+        scorers = {branch.scorer(observes) for branch in stack.branches if branch.tokenwise} - {None}
+        for scorer in map(stack.branch, scorers):
+            keys = {"mass": scorer.tokens, "entropy": scorer.map_keys}.get(observes, 0)
+            total += stack.depth * rows * scorer.tokens * keys * element_size
     return total
 
 
@@ -143,7 +144,7 @@ def _keeps_inputs(ranking: Ranking) -> bool:
 def _ranking_bytes(plan: Plan, stack: Stack, branch: Branch, ranked: Ranked, score: Score, rows: int) -> list[int]:
     """What a `Selector` holds after every step: scores, staleness, the counts of all steps, positions; and of every step that is ranked,
     from then until it is over the chosen rows, and until it comes the mask of them."""
-    ranked_rows = rows // (plan.spec.coupled_rows if score.couples else 1)
+    ranked_rows = rows // plan.spec.rated_together(score)
     tokens = stack.depth * ranked_rows * branch.tokens
     fixed = (tokens * FLOAT32 if score.from_attention else 0) + tokens * INT32
     fixed += (plan.num_steps * stack.depth + branch.tokens + rows) * INT64

@@ -20,6 +20,7 @@ QUALITY = {
     "geneval": "GenEval",
     "fid30k": "FID-30k",
     "clip": "CLIP",
+    "vbench": "VBench %",
     "latency_speedup": "x time",
 }
 

@@ -13,23 +13,37 @@ from toca.ahead import Batch, batches, chosen_counts, spans
 from toca.methods.base import Ranking
 from toca.plan import Kind, Plan
 from toca.scoring import RATINGS
+from toca.shards import WHOLE, Whole
 from toca.spec import Branch, Stack
 
 Uniform = Callable[[int, range], Tensor]  # (step, layers) -> (layers, R, N) draws in [0, 1)
 
 
-def spatial_bonus(score: Tensor, grid: tuple[int, int], block: int, bonus: float, upstream_exact: bool = False) -> Tensor:
-    """s4: in every block x block cell of the grid the best token's score S becomes S + bonus |S| (upstream: S + bonus S).
+def spatial_bonus(
+    score: Tensor, grid: tuple[int, int], block: int, bonus: float, upstream_exact: bool = False, frames: int = 1
+) -> Tensor:
+    """s4: in every cell of the grid, block x block tokens over some frames, the best token's score S becomes S + bonus |S| (upstream:
+    S + bonus S).
 
-    score: (..., N) with N = rows * columns of the grid. Cells cut off at the lower or right border count as cells; of equals the first
-    in reading order wins.
+    score: (..., N) with N = all frames * rows * columns of the grid. Cells cut off at a border count as cells; of equals the first in
+    reading order wins.
     """
-    h, w = grid
-    padded = F.pad(score.unflatten(-1, grid), (0, -w % block, 0, -h % block), value=-torch.inf)
-    cells = padded.unflatten(-1, (-1, block)).unflatten(-3, (-1, block)).transpose(-2, -3)  # (..., h/b, w/b, b, b)
-    best = F.one_hot(cells.flatten(-2).argmax(dim=-1), block * block).unflatten(-1, (block, block)).bool()
-    winners = best.transpose(-2, -3).flatten(-4, -3).flatten(-2)[..., :h, :w].flatten(-2)
+    t, h, w = score.shape[-1] // (grid[0] * grid[1]), *grid
+    padding = (0, -w % block, 0, -h % block, 0, -t % frames)
+    padded = F.pad(score.unflatten(-1, (t, h, w)), padding, value=-torch.inf)
+    cells = padded.unflatten(-1, (-1, block)).unflatten(-3, (-1, block)).unflatten(-5, (-1, frames)).movedim((-5, -3), (-3, -2))
+    cell = cells.shape[-3:]  # of (..., t/f, h/b, w/b, f, b, b)
+    best = F.one_hot(cells.flatten(-3).argmax(dim=-1), cell.numel()).unflatten(-1, cell).bool()
+    winners = best.movedim((-3, -2), (-5, -3)).flatten(-6, -5).flatten(-4, -3).flatten(-2)[..., :t, :h, :w].flatten(-3)
     return torch.where(winners, score + bonus * (score if upstream_exact else score.abs()), score)
+
+
+def softmax_bonus(score: Tensor, grid: tuple[int, int], block: int, bonus: float) -> Tensor:
+    """s4 as published for video: the bonus goes to the softmax of every frame's scores, zeros at the borders making cells whole."""
+    h, w = grid
+    padded = F.pad(score.unflatten(-1, (-1, h, w)), (0, -w % block, 0, -h % block))
+    share = spatial_bonus(padded.flatten(-2).softmax(dim=-1), padded.shape[-2:], block, bonus)
+    return share.unflatten(-1, padded.shape[-2:])[..., :h, :w].flatten(-3)
 
 
 def hashed_uniform(seeds: Tensor, tokens: int) -> Uniform:
@@ -72,7 +86,7 @@ class Selector:
         self.ticks = list(accumulate(int(any(a.kind in (Kind.PARTIAL, Kind.REUSE) for a in step)) for step in actions))
         self.batches = batches(plan, stack, branch, self.score)
         self.scorer = branch.scorer(self.score.observes) if self.score.from_attention else None
-        self.rows = rows // (plan.spec.coupled_rows if self.score.couples else 1)  # of scores and choices; the others repeat them
+        self.rows = rows // plan.spec.rated_together(self.score)  # of scores and choices; the others repeat them
         self.count_table = torch.tensor(self.counts, device=device)[:, :, None, None]  # (S, L, 1, 1)
         self.position = torch.arange(branch.tokens, device=device)
         self.row_offset = torch.arange(rows, device=device)[:, None] * branch.tokens
@@ -114,14 +128,15 @@ class Selector:
             if not batch.waits:
                 self._rank(batch)
 
-    def observe(self, layer: int, seen: Tensor, refreshed: Tensor | None = None) -> None:
+    def observe(self, layer: int, seen: Tensor, refreshed: Tensor | None = None, shards: Whole = WHOLE) -> None:
         """Take in what the scoring branch saw: attention mass or entropy (R, N'), or keys or values (R, H, N', d), of this branch's tokens
-        and maybe others, or of those it `refreshed`, flat rows (R * N') of (R * N). Layers that wait for it are ranked as soon as the last
-        of them is seen."""
+        and maybe others, or of those it `refreshed`, flat rows (R * N') of (R * N); of tokens split among processes, the part seen here.
+        Layers that wait for it are ranked as soon as the last of them is seen."""
         if refreshed is None:
             tokens_dim = 2 if self.score.observes in ("keys", "values") else 1
-            seen = seen.narrow(tokens_dim, self.branch.scored_from, self.branch.tokens)
+            seen = seen.narrow(tokens_dim, self.branch.scored_from, shards.local(self.branch.tokens))
         base = self.score.base(seen)
+        base = shards.join(base) if refreshed is None else shards.collect(base, refreshed)
         base = base.unflatten(0, (-1, self.rows)).mean(dim=0) if len(base) > self.rows else base
         if refreshed is None:
             self.base[layer] = base
@@ -152,10 +167,15 @@ class Selector:
             return age.float()
         score = base + self.ranking.age_weight * age if self.ranking.age_weight else base
         if self.ranking.block and self.branch.grid:
-            score = spatial_bonus(score, self.branch.grid, self.ranking.block, self.ranking.bonus, self.ranking.upstream_exact)
+            score = self._with_bonus(score, self.ranking)
         if self.ranking.overdue:
             score = torch.where(age + 1 >= self.ranking.overdue, score + 1e4 * (age + 1), score)
         return score
+
+    def _with_bonus(self, score: Tensor, ranking: Ranking) -> Tensor:
+        if ranking.upstream_exact and ranking.softmax:
+            return softmax_bonus(score, self.branch.grid, ranking.block, ranking.bonus)
+        return spatial_bonus(score, self.branch.grid, ranking.block, ranking.bonus, ranking.upstream_exact, ranking.frames)
 
     def _at(self, step: int) -> None:
         self.step, self.tick = step, self.ticks[step]

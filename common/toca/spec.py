@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from toca.schedule import RATIO_SCHEDULES, Cycle, RatioSchedule
 
-COUNTERS = ("matmul", "upstream")
+if TYPE_CHECKING:
+    from toca.scoring import Score
+
+COUNTERS = ("matmul", "upstream", "executed")  # the last where a spec tells it from the first
 Site = tuple[str, int, str]  # (stack, layer, branch)
 HIDDEN: Site = ("model", 0, "hidden")  # the hidden state after the last block, which stands in for a skipped step
 
@@ -44,12 +48,18 @@ class Branch:
     tokenwise: bool = False
     inputs: tuple[int, ...] = ()
     gate: tuple[int, ...] = ()
-    grid: tuple[int, int] | None = None
+    grid: tuple[int, int] | None = None  # rows, columns; of every frame in turn
     scored_by: str | None = None
     scored_from: int = 0
     entropy_by: str | None = None
     feeds: str | None = None
-    interval_scale: int = 1  # a branch may follow a cycle longer than the method's
+    map_keys: int = 0  # of the attention map that the published code keeps where its entropy rates tokens
+    interval_scale: int = 1  # a branch may follow a cycle longer than the method's,
+    interval: int | None = None  # or one of its own, whatever the method's is
+
+    def cycle_length(self, interval: int) -> int:
+        """Length of the branch's cycle under a method whose base cycle is `interval`."""
+        return self.interval or interval * self.interval_scale
 
     def scorer(self, observes: str) -> str | None:
         """The branch whose attention shows what a score observes (`toca.scoring.Score`)."""
@@ -75,10 +85,15 @@ class Stack:
 
 @dataclass(frozen=True)
 class Spatial:
-    """s4: the best token of every block x block cell of the grid gets `bonus` times its score on top."""
+    """s4: the best token of every block x block cell of the grid, over `frames` frames, gets `bonus` times its score on top.
+
+    softmax: the published code takes a softmax of every frame's scores first.
+    """
 
     block: int
     bonus: float
+    frames: int = 1
+    softmax: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,17 +115,26 @@ class ModelSpec:
     spatial: Mapping[str, Spatial] = field(default_factory=dict)  # by method
     counts_down: bool = False
     coupled_rows: int = 1
+    uncoupled: frozenset[str] = frozenset()  # what scores observe (`toca.scoring`) that rate the rows of an image apart all the same
     skip_odd: bool = False  # DuCa skips odd places of the cycle instead of even ones
     published_local: frozenset[str] = frozenset()  # methods whose published code has full steps with force_fresh "global" alone
     published_depth: int = 28  # the depth that upstream's layer schedules take for granted
     published_maps: bool = True  # upstream keeps attention maps where they rate tokens
     rounds_steps: bool = False  # published totals add up rounded steps (`toca.flops.rounded_tflops`)
 
+    @property
+    def counters(self) -> tuple[str, ...]:
+        return COUNTERS if "executed" in self.forward_cost else COUNTERS[:2]
+
     def ratio_schedule(self, name: str) -> RatioSchedule:
         known = {**RATIO_SCHEDULES, **self.ratio_schedules}
         if name not in known:
             raise ValueError(f"unknown ratio schedule {name!r} for {self.name}: choose from {', '.join(known)}")
         return known[name]
+
+    def rated_together(self, score: Score) -> int:
+        """Rows of an image that a score rates together."""
+        return self.coupled_rows if score.couples and score.observes not in self.uncoupled else 1
 
     def stack(self, name: str) -> Stack:
         return next(stack for stack in self.stacks if stack.name == name)

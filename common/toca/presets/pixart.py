@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toca.presets.rows import DIFFSPARSE, NONE, PROCACHE, SODA, TRACKER, Preset, Published, duca, fora, row, toca
+from toca.presets.rows import DIFFSPARSE, NONE, PROCACHE, SODA, TOCA_ABSTRACT, TRACKER, Preset, Published, duca, fora, row, toca
 
 ECAD = "ECAD, arXiv 2506.15682, table 1, third-party notes; own FID reference"
-TOCA_ABSTRACT = "ToCa, arXiv 2410.05317, abstract"
 TOCA_FROM_MEMORY = "ToCa, arXiv 2410.05317, table 1, from memory"
 MEMORY_CONFIRMED = "FLOPs from memory; the rest also seen in print"
 

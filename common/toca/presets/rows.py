@@ -10,7 +10,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Published:
     """One printed row. numbers: as printed, of tflops, speedup (in FLOPs), fid50k, sfid, inception_score, precision,
-    image_reward, geneval, fid30k, clip, latency_speedup. counter: of `toca.flops`, which gives the printed FLOPs."""
+    image_reward, geneval, fid30k, clip, vbench, latency_speedup. counter: of `toca.flops`, which gives the printed FLOPs."""
 
     source: str
     numbers: Mapping[str, float]
@@ -51,4 +51,5 @@ PROCACHE = "ProCache (AAAI 2026), third-party note"
 RESCA = "ResCa (CVPR 2026), third-party note"
 SODA = "SODA, arXiv 2603.07057, third-party note"
 TAYLORSEER = "TaylorSeer, arXiv 2503.06923, third-party note"
+TOCA_ABSTRACT = "ToCa, arXiv 2410.05317, abstract"
 TRACKER = "ToCa issue tracker"

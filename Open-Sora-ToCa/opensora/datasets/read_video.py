@@ -1,0 +1,25 @@
+"""Frames of a video file. PyAV decodes and encodes; it brings its own ffmpeg libraries."""
+
+from __future__ import annotations
+
+import itertools
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def read_video(source: str | Path | BytesIO, most: int | None = None) -> Tensor:
+    """The first `most` frames of a video, or all of them, (T, H, W, 3) uint8. Raises ValueError if it cannot be decoded."""
+    import av
+
+    try:
+        with av.open(source) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in itertools.islice(container.decode(video=0), most)]
+    except (av.FFmpegError, IndexError) as error:
+        raise ValueError(f"cannot read the video {source}: {error}") from error
+    if not frames:
+        raise ValueError(f"the video {source} has no frames")
+    return torch.from_numpy(np.stack(frames))

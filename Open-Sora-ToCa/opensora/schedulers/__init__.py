@@ -1,0 +1,3 @@
+from opensora.schedulers.rf import RFLOW
+
+__all__ = ["RFLOW"]
