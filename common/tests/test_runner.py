@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from toca.runner import MANIFEST, item_generators, item_seed, process_group, sample_images, shards, user_errors, write_npz
+from toca.runner import MANIFEST, item_generators, item_seed, process_group, program_errors, sample_images, shards, user_errors, write_npz
 
 
 def picture(index: int, size: int = 4) -> np.ndarray:
@@ -179,3 +179,13 @@ def test_one_process_needs_no_group(monkeypatch):
     with process_group(torch.device("cpu")) as place:
         assert place == (0, 1, torch.device("cpu"))
         assert not torch.distributed.is_initialized()
+
+
+def test_exhausted_memory_and_an_interruption_end_a_program_with_one_line(capsys):
+    with pytest.raises(SystemExit, match=r"error: out of memory on the device: try less \(2 GiB\)"), program_errors("less"):
+        raise torch.OutOfMemoryError("2 GiB\nand a trace")
+    with pytest.raises(SystemExit) as caught, program_errors("less"):
+        raise KeyboardInterrupt
+    assert caught.value.code == 130 and "interrupted" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="error: wrong"), program_errors("less"):
+        raise ValueError("wrong")

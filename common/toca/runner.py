@@ -34,6 +34,19 @@ def user_errors() -> Iterator[None]:
         raise SystemExit("error: " + " ".join(str(error).split())) from error
 
 
+@contextmanager
+def program_errors(memory_advice: str) -> Iterator[None]:
+    """As `user_errors`, and exhausted memory and Ctrl-C too end a sampling program with one line. memory_advice: what takes less."""
+    try:
+        with user_errors():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise SystemExit(f"error: out of memory on the device: try {memory_advice} ({str(error).strip().splitlines()[0]})") from error
+    except KeyboardInterrupt as error:
+        print("interrupted: finished files stay, and the same command goes on with the others")
+        raise SystemExit(130) from error
+
+
 def reproducible_matmuls() -> None:
     """Let MKL round a row of a product alike in batches of any size, so that on a CPU no picture depends on its batch.
 

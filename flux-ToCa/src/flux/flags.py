@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -13,30 +12,16 @@ from flux.pipeline import Cost, Pipeline, cost_of
 from flux.sampling import CELL
 from flux.util import CONFIGS, load_ae, load_clip, load_flow_model, load_t5
 from flux_cli import add_method_flags, method_from
-from toca.runner import reproducible_matmuls, user_errors
+from toca.flags import truth
+from toca.runner import program_errors as ends_with_one_line
+from toca.runner import reproducible_matmuls
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-@contextmanager
-def program_errors() -> Iterator[None]:
+def program_errors() -> AbstractContextManager[None]:
     """For the entry of a program: wrong input, exhausted memory and Ctrl-C end it with one line."""
-    try:
-        with user_errors():
-            yield
-    except torch.OutOfMemoryError as error:
-        advice = "try --offload, --dtype bf16, a smaller --batch_size, or fewer tokens (--width, --height)"
-        raise SystemExit(f"error: out of memory on the device: {advice} ({str(error).strip().splitlines()[0]})") from error
-    except KeyboardInterrupt as error:
-        print("interrupted: finished pictures stay, and the same command goes on with the others")
-        raise SystemExit(130) from error
-
-
-def truth(text: str) -> bool:
-    """`--flag`, `--flag True` and `--flag=False` are all understood."""
-    if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-        raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
-    return text.lower() in ("true", "1", "yes")
+    return ends_with_one_line("--offload, --dtype bf16, a smaller --batch_size, or fewer tokens (--width, --height)")
 
 
 def add_switch(parser: argparse.ArgumentParser, flag: str, default: bool, help: str) -> None:

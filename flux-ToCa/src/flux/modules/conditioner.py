@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn as nn
-from safetensors import SafetensorError
 from torch import Tensor
+
+from toca.text import from_disk_or_hub, load_encoder
 
 CLIP_TYPES = ("clip", "clip_text_model")
 CLIP_LENGTH = 77
@@ -27,19 +27,13 @@ class HFEmbedder(nn.Module):
         from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, T5EncoderModel
 
         super().__init__()
-        kind = _from_disk_or_hub(AutoConfig, source).model_type
+        kind = from_disk_or_hub(AutoConfig, source).model_type
         if kind != "t5" and kind not in CLIP_TYPES:
             raise ValueError(f"{source} holds a model of type {kind!r}; FLUX reads prompts with T5 and CLIP")
         self.is_clip, self.max_length = kind in CLIP_TYPES, max_length
-        self.tokenizer = _from_disk_or_hub(AutoTokenizer, source)
+        self.tokenizer = from_disk_or_hub(AutoTokenizer, source)
         cls = CLIPTextModel if self.is_clip else T5EncoderModel
-        try:
-            model, info = _from_disk_or_hub(cls, source, dtype=dtype, output_loading_info=True)
-        except SafetensorError as error:
-            raise ValueError(f"the weights in {source} are damaged: {error}") from error
-        if missing := sorted(info["missing_keys"]):
-            raise ValueError(f"{source} lacks {len(missing)} tensors of its {kind} text encoder, first {missing[0]}")
-        self.hf_module = model.eval().requires_grad_(False)
+        self.hf_module = load_encoder(cls, source, dtype)
 
     @property
     def width(self) -> int:
@@ -51,13 +45,3 @@ class HFEmbedder(nn.Module):
         tokens = self.tokenizer(list(text), truncation=True, max_length=self.max_length, padding="max_length", return_tensors="pt")
         output = self.hf_module(input_ids=tokens["input_ids"].to(self.hf_module.device), attention_mask=None)
         return output.pooler_output if self.is_clip else output.last_hidden_state
-
-
-def _from_disk_or_hub(cls: type, source: str | Path, **options: Any) -> Any:
-    """What is on this machine needs no network, and no wait for one that is down."""
-    try:
-        return cls.from_pretrained(source, local_files_only=True, **options)
-    except OSError:
-        if Path(source).exists() or str(source).count("/") != 1:  # no hub name
-            raise
-    return cls.from_pretrained(source, **options)
