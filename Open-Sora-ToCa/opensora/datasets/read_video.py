@@ -23,3 +23,12 @@ def read_video(source: str | Path | BytesIO, most: int | None = None) -> Tensor:
     if not frames:
         raise ValueError(f"the video {source} has no frames")
     return torch.from_numpy(np.stack(frames))
+
+
+def count_frames(path: str | Path) -> int:
+    """The frames of a video whose first one can be decoded, without decoding the others. Raises ValueError if it cannot."""
+    import av
+
+    read_video(path, most=1)
+    with av.open(path) as container:
+        return sum(packet.size > 0 for packet in container.demux(video=0))

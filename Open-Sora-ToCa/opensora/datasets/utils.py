@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from opensora.datasets.read_video import read_video
+from opensora.datasets.read_video import count_frames, read_video
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v", ".mpeg", ".mpg")
@@ -32,13 +32,17 @@ def is_image(path: str) -> bool:
     return suffix in IMAGES
 
 
-def check_reference(path: str) -> None:
-    """Make sure that a reference on this machine can be read, by its first frame. Raises ValueError or FileNotFoundError if not."""
+def check_reference(path: str) -> int | None:
+    """The frames of a reference on this machine, which can be read; None of an address. Raises ValueError or FileNotFoundError if not."""
     picture = is_image(path)
-    if not is_url(path):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no reference {path}")
-        read_image(path) if picture else read_video(path, most=1)
+    if is_url(path):
+        return None
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no reference {path}")
+    if not picture:
+        return count_frames(path)
+    read_image(path)
+    return 1
 
 
 def read_image(source: str | BytesIO) -> Image.Image:
