@@ -1,15 +1,5 @@
-"""The samplers and the training loss of DiT."""
+"""DiT's diffusion, by its published names; the code is `toca.diffusion`, which other forks sample with too."""
 
-from __future__ import annotations
+from toca.diffusion import SCHEDULES, GaussianDiffusion, create_diffusion
 
-from diffusion.gaussian_diffusion import GaussianDiffusion, linear_betas, squaredcos_betas
-from diffusion.respace import space_timesteps
-
-SCHEDULES = {"linear": linear_betas, "squaredcos_cap_v2": squaredcos_betas}
-
-
-def create_diffusion(timestep_respacing: str = "", noise_schedule: str = "linear", diffusion_steps: int = 1000) -> GaussianDiffusion:
-    """The diffusion of DiT on a subset of its timesteps ("250", "10,15", "ddim50"; "" for all, as in training)."""
-    if noise_schedule not in SCHEDULES:
-        raise ValueError(f"unknown noise schedule {noise_schedule!r}: choose from {', '.join(SCHEDULES)}")
-    return GaussianDiffusion(SCHEDULES[noise_schedule](diffusion_steps), space_timesteps(diffusion_steps, timestep_respacing))
+__all__ = ["SCHEDULES", "GaussianDiffusion", "create_diffusion"]

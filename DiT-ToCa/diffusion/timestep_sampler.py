@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import GaussianDiffusion
+from toca.diffusion import GaussianDiffusion
 
 
 class UniformSampler:

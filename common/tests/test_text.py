@@ -10,12 +10,12 @@ from toca.text import from_disk_or_hub, load_encoder
 class Hub:
     """Stands for a class of transformers: what it was asked for, and whether only this machine was."""
 
-    here: set[str] = set()
-    asked: list[tuple[str, bool]] = []
+    here: frozenset[str] = frozenset()
+    asked: tuple[tuple[str, bool], ...] = ()
 
     @classmethod
     def from_pretrained(cls, source, local_files_only=False):
-        cls.asked.append((source, local_files_only))
+        cls.asked += ((source, local_files_only),)
         if local_files_only and source not in cls.here:
             raise OSError("not here")
         return source
@@ -23,19 +23,19 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch):
-    monkeypatch.setattr(Hub, "here", {"owner/here"})
-    monkeypatch.setattr(Hub, "asked", [])
+    monkeypatch.setattr(Hub, "here", frozenset({"owner/here"}))
+    monkeypatch.setattr(Hub, "asked", ())
     return Hub
 
 
 def test_what_is_here_is_not_fetched(hub):
     assert from_disk_or_hub(hub, "owner/here") == "owner/here"
-    assert hub.asked == [("owner/here", True)]
+    assert hub.asked == (("owner/here", True),)
 
 
 def test_a_hub_name_is_fetched_and_a_path_is_not(hub):
     from_disk_or_hub(hub, "owner/there")
-    assert hub.asked == [("owner/there", True), ("owner/there", False)]
+    assert hub.asked == (("owner/there", True), ("owner/there", False))
     with pytest.raises(OSError, match="not here"):
         from_disk_or_hub(hub, "./no/such/folder")
     assert len(hub.asked) == 3
@@ -44,7 +44,7 @@ def test_a_hub_name_is_fetched_and_a_path_is_not(hub):
 def test_an_encoder_is_whole():
     class Model(nn.Linear):
         config = type("Config", (), {"model_type": "t5"})
-        missing: list[str] = []
+        missing: tuple[str, ...] = ()
 
         @classmethod
         def from_pretrained(cls, source, local_files_only, dtype, output_loading_info):
@@ -52,6 +52,6 @@ def test_an_encoder_is_whole():
 
     model = load_encoder(Model, "folder", torch.bfloat16)
     assert not model.training and not model.weight.requires_grad and model.weight.dtype is torch.bfloat16
-    Model.missing = ["b", "a"]
+    Model.missing = ("b", "a")
     with pytest.raises(ValueError, match="folder lacks 2 tensors of its t5 text encoder, first a"):
         load_encoder(Model, "folder", torch.float32)
