@@ -12,6 +12,7 @@ from opensora.datasets.utils import check_reference
 from opensora.datasets.write_video import check_encoder
 from opensora.utils.inference_utils import append_score, extract_json, get_save_path_name, prompt_of_loop, read_prompts, split_prompt
 from opensora.utils.mask_strategy import Group, check_loops, check_mask_strategy, check_positions
+from toca.captions import clean_caption
 
 IMAGE_FPS = 120  # what the model was told of pictures
 ENDLESS = 1_000_000
@@ -115,7 +116,7 @@ def items_of(args: argparse.Namespace, size: Size) -> list[Item]:
         paths = tuple(path for path in reference.split(";") if path)
         groups = check_mask_strategy(strategy, len(paths), size.latent[0], args.loop)
         texts, numbers = split_prompt(prompt)
-        texts = tuple(append_score(text, args.aes, args.flow, args.camera_motion) for text in texts)
+        texts = tuple(clean_caption(append_score(text, args.aes, args.flow, args.camera_motion)) for text in texts)
         for k in range(args.num_sample):
             name = get_save_path_name(args.save_dir, args.sample_name, index, prompt, args.prompt_as_path, args.num_sample, k)
             path = name.with_name(name.name + ending)
