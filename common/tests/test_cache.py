@@ -9,6 +9,7 @@ from toy import WIDTH, Model, attn, mlp, run, spec, stack
 from toca.cache import NO_CACHE, Cache, gather
 from toca.methods import FORA, DuCa, NoCaching, TaylorSeer, ToCa
 from toca.plan import Kind
+from toca.spec import HIDDEN
 
 STEPS = 8
 METHODS = [FORA(), ToCa(), ToCa(score="kv-norm"), ToCa(score="similarity"), ToCa(score="random"), DuCa(interval=4), TaylorSeer(interval=3)]
@@ -199,6 +200,16 @@ def test_a_skipped_step_runs_no_layer_and_returns_the_stored_state(model, x):
         cache.step(x)
         assert list(cache.walk("first", model.stacks["first"])) == []
         assert torch.equal(cache.hidden(x), first)
+
+
+def test_duca_recalls_what_it_stored_where_branches_have_cycles_of_their_own(x):
+    for fields in (dict(interval_scale=2), dict(interval=4), dict(interval=5)):
+        uneven = spec(stack(branches=[attn(), replace(mlp(grid=None), **fields)]))
+        model, method = Model(uneven), DuCa(interval=3, ratio=0.2)
+        with Cache(uneven, method, 13) as cache:
+            outputs = run(model, cache, x, 13)
+        skipped = [step for step, row in enumerate(cache.plan.steps) if row[HIDDEN].kind is Kind.REUSE]
+        assert skipped and all(torch.equal(outputs[step], outputs[step - 1]) for step in skipped)
 
 
 def test_tokens_are_ranked_by_what_attention_sees_at_the_same_step():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -8,6 +10,7 @@ from toca.cache import NO_CACHE, Cache
 from toca.flops import executed_flops, speedup, step_flops, total_flops, uncached_flops
 from toca.methods import FORA, DuCa, NoCaching, TaylorSeer, ToCa
 from toca.plan import Kind
+from toca.spec import Cost, Stack
 
 METHODS = [NoCaching(), FORA(), ToCa(), ToCa(ratio=1.0, upstream_exact=True), ToCa(score="norm", force_fresh="local")]
 METHODS += [DuCa(interval=4), TaylorSeer(interval=3)]
@@ -40,6 +43,15 @@ def test_totals_scale_with_rows_and_stacks():
     assert total_flops(plan, rows=1) == 2 * full + 2 * 5 * LAYER and total_flops(plan, rows=6) == 6 * total_flops(plan, rows=1)
     assert uncached_flops(plan, rows=1) == 4 * full
     assert speedup(plan) == pytest.approx(4 * full / (2 * full + 10 * LAYER))
+
+
+def test_what_we_compute_otherwise_is_counted_apart():
+    cost = {"matmul": Cost(per_token=10, reuse=7), "executed": Cost(per_token=9)}
+    branch = replace(mlp(), inputs=(), gate=(), scored_by=None, cost=cost)
+    one = Stack("blocks", 2, (branch,), (0, WIDTH), layer_cost={})
+    plan = FORA(interval=2).plan(spec(one, run_cost={"executed": 1000}), 4)
+    assert total_flops(plan, rows=3) == 3 * 2 * 2 * (15 * 10 + 7)
+    assert executed_flops(plan, rows=3) == 3 * (2 * 2 * 15 * 9 + 1000)
 
 
 def test_an_unknown_counter_is_an_error():

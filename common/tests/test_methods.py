@@ -122,6 +122,30 @@ def test_branches_may_follow_longer_cycles():
     assert [step for step, kind in enumerate(kinds(plan, "mlp")) if kind is FULL] == [0, 6]
 
 
+def test_branches_may_have_cycles_of_their_own():
+    cross = replace(mlp(grid=None, interval=5), name="cross")
+    own = spec(stack(branches=[attn(interval=2), cross, mlp()]))
+    plan = ToCa(interval=3, soft_fresh_weight=0.6).plan(own, 11)
+    full = {name: [step for step, kind in enumerate(kinds(plan, name)) if kind is FULL] for name in ("attn", "cross", "mlp")}
+    assert full == {"attn": [0, 2, 4, 6, 8, 10], "cross": [0, 5, 10], "mlp": [0, 3, 6, 9]}
+    assert ToCa(interval=3, soft_fresh_weight=0.6).ranking(own).age_weight == pytest.approx(0.2)  # the method's interval
+
+
+def test_duca_skips_by_the_shortest_cycle():
+    """Long cycles are multiples of the short one: whole steps are skipped, and reuse follows in between."""
+    cross = replace(mlp(grid=None, interval_scale=2), name="cross")
+    plan = DuCa(interval=3, ratio_schedule="constant", ratio=0.2).plan(spec(stack(branches=[attn(), cross, mlp()])), 7)
+    assert kinds(plan, "attn") == [FULL, REUSE, SKIP, FULL, REUSE, SKIP, FULL]
+    assert kinds(plan, "cross") == [FULL, PARTIAL, SKIP, PARTIAL, PARTIAL, SKIP, FULL]
+    assert [row[HIDDEN].kind for row in plan.steps] == [FULL, FULL, REUSE, FULL, FULL, REUSE, FULL]
+
+
+def test_duca_does_not_skip_a_step_at_which_a_branch_is_due():
+    plan = DuCa(interval=3).plan(spec(stack(branches=[attn(), mlp(interval=4)])), 9)
+    assert [step for step, kind in enumerate(kinds(plan, "mlp")) if kind is FULL] == [0, 4, 8]
+    assert kinds(plan, "attn") == [FULL, REUSE, SKIP, FULL, REUSE, SKIP, FULL, REUSE, REUSE]
+
+
 def test_a_mixed_step_concerns_only_the_first_layer_of_the_first_stack():
     stretched = {"toca": Cycle(stretch=(1.4, -0.8), window=(0.2, 0.4, 2))}
     plan = ToCa(interval=3, upstream_exact=True).plan(spec(stack("double", 2), stack("single", 2), cycles=stretched, counts_down=True), 50)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from toca.scoring import SCORES, change, input_norm, normalised, received_share, small_values
+from toca.scoring import RATINGS, SCORES, change, input_norm, normalised, received_share, small_values, undecided
 
 
 def test_the_published_scores_are_there_and_say_what_they_look_at():
@@ -24,7 +24,7 @@ def test_received_share_is_half_at_the_token_that_receives_most():
 
 def test_small_values_sum_over_heads_and_may_be_negative():
     v = torch.tensor([[[[3.0, 4.0], [0.0, 0.5]], [[0.0, 1.0], [0.0, 0.0]]]])  # (1, 2 heads, 2 tokens, 2)
-    torch.testing.assert_close(small_values(v), normalised(torch.tensor([[-4.0 + 0.0, 0.5 + 1.0]])))
+    torch.testing.assert_close(small_values(v), torch.tensor([[-4.0 + 0.0, 0.5 + 1.0]]))
 
 
 def test_input_norm_and_change_of_tokens():
@@ -46,4 +46,12 @@ def test_scores_are_float32_whatever_the_model(dtype):
 
 def test_lengths_of_heads_are_averaged():
     keys = torch.tensor([[[[3.0, 4.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]]])  # (1, 2 heads, 2 tokens, 2)
-    torch.testing.assert_close(SCORES["k-norm"].base(keys), normalised(torch.tensor([[3.0, 1.0]])))
+    torch.testing.assert_close(SCORES["k-norm"].base(keys), torch.tensor([[3.0, 1.0]]))
+
+
+def test_norms_and_entropies_are_normalised_when_tokens_are_ranked():
+    base = torch.tensor([[2.0, 3.0]])
+    assert {name for name, score in RATINGS.items() if score.rating} == {"kv-norm", "k-norm", "v-norm", "entropy"}
+    torch.testing.assert_close(SCORES["v-norm"].rating(base), normalised(base))
+    torch.testing.assert_close(RATINGS["entropy"].rating(base), torch.tensor([[0.6, 0.8]]))
+    assert undecided(torch.tensor([0.0, 2.0])).diff() > 0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from toy import attn, mlp, spec, stack
 
 from toca.methods import ToCa
-from toca.selection import Selector, hashed_uniform, spatial_bonus
+from toca.selection import Selector, hashed_uniform, softmax_bonus, spatial_bonus
 from toca.spec import Spatial
 
 quick = settings(deadline=None, max_examples=60)
@@ -32,6 +32,25 @@ def test_the_best_of_every_cell_gets_the_bonus(h, w, block, seed, ties):
     found = spatial_bonus(score, (h, w), block, 0.6)
     torch.testing.assert_close(found, torch.stack([bonus_by_hand(row, (h, w), block, 0.6) for row in score]))
     assert (found >= score).all() and (spatial_bonus(score, (h, w), block, 0.6, upstream_exact=True) < score).any() <= (score < 0).any()
+
+
+@quick
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 3), st.integers(0, 2**31))
+def test_cells_may_reach_over_frames(t, h, w, frames, seed):
+    score = torch.rand(2, t * h * w, generator=torch.Generator().manual_seed(seed))
+    found = spatial_bonus(score, (h, w), 2, 0.5, frames=frames).view(2, t, h, w)
+    for starts in itertools.product(range(0, t, frames), range(0, h, 2), range(0, w, 2)):
+        cell = (slice(None), *(slice(start, start + size) for start, size in zip(starts, (frames, 2, 2))))
+        before, after = score.view(2, t, h, w)[cell].flatten(1), found[cell].flatten(1)
+        best = before.argmax(dim=1, keepdim=True)
+        torch.testing.assert_close(after, before.scatter_add(1, best, 0.5 * before.gather(1, best)))
+
+
+def test_the_published_bonus_of_video_goes_to_shares_of_a_frame():
+    score = torch.tensor([[0.0, 3.0, 1.0], [0.0, 0.0, -9.0]])  # two frames of one row
+    shares = torch.cat((score, torch.zeros(2, 5)), dim=1).softmax(dim=1)[:, :3]  # of the 2 x 4 tokens that make cells whole
+    winners = torch.tensor([[1.0, 1.5, 1.5], [1.5, 1.0, 1.0]])  # in the second frame's second cell a zero of the border wins
+    torch.testing.assert_close(softmax_bonus(score.view(1, 6), (1, 3), 2, 0.5), (shares * winners).view(1, 6))
 
 
 def test_upstreams_bonus_lowers_a_negative_winner():

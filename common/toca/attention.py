@@ -1,4 +1,4 @@
-"""Attention that also says how much attention every token receives, without a map of all pairs."""
+"""Attention that also says how much attention every token receives, or how it spreads its own, without a map of all pairs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ CPU_TILE = 2**18  # numbers of the attention map that a thread works on at a tim
 GPU_TILE = 2**25  # the same for a whole GPU: few launches, at most 128 MiB in float32
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v on torch's fused kernel. q, k, v: (R, H, N, d)."""
-    return F.scaled_dot_product_attention(q, k, v)
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v on torch's fused kernel. q (R, H, N, d), k, v (R, H, L, d); mask (R, L) bool: the keys that take part."""
+    return F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None])
 
 
 def attention_with_mass(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,6 +27,31 @@ def attention_with_mass(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor
     if q.is_cuda and (fused := _fused_with_lse(q, k, v)):
         return fused[0], _mass_from_lse(q, k, fused[1])
     return _tiled(q, k, v)
+
+
+def attention_with_entropy(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, parts: int = 1) -> tuple[Tensor, Tensor]:
+    """Attention output (R, H, N, d), and for every query the entropy (R, N) of the attention it pays, in float32.
+
+    With a the head-averaged attention of a query over the L keys that take part, and p = a / parts: H = -parts sum_j p_j ln(p_j + 1e-7).
+    An image of several rows attends to as many texts, which share its attention: the mean over its rows is the entropy of all of it.
+    Rows and queries are worked on in tiles of the map, no more than one at a time. For few keys, such as a text's.
+    """
+    rows, heads, n, d = q.shape
+    budget = GPU_TILE if q.is_cuda else CPU_TILE * torch.get_num_threads()
+    tile = min(n, max(1, budget // (heads * k.shape[2])))
+    group = min(rows, max(1, budget // (heads * n * k.shape[2])))
+    out = q.new_empty(rows, n, heads, d).transpose(1, 2)
+    entropy = torch.empty(rows, n, device=q.device)
+    for row, start in product(range(0, rows, group), range(0, n, tile)):
+        some, queries = slice(row, row + group), slice(start, start + tile)
+        logits = (q[some, :, queries].float() * d**-0.5) @ k[some].float().mT
+        if mask is not None:
+            logits.masked_fill_(~mask[some, None, None], -torch.inf)
+        weights = logits.softmax(dim=-1)
+        out[some, :, queries] = (weights @ v[some].float()).to(q.dtype)
+        p = weights.mean(dim=1) / parts
+        entropy[some, queries] = (p * (p + 1e-7).log()).sum(dim=-1) * -parts
+    return out, entropy
 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

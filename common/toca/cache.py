@@ -10,12 +10,12 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from toca.attention import attention, attention_with_mass
-from toca.memory import MODULATION_BUDGET, Held, table_elements
+from toca.attention import attention, attention_with_entropy, attention_with_mass
+from toca.memory import MODULATION_BUDGET, ONCE_BUDGET, Held, layers_once, table_elements
 from toca.methods.base import Method
 from toca.modulation import Linears, ModulationTable, all_chunks, some_chunks
 from toca.plan import Action, Kind, chunks_needed
-from toca.scoring import SCORES
+from toca.scoring import RATINGS
 from toca.selection import Selector, Uniform, hashed_uniform
 from toca.slots import Last, Slot, Taylor
 from toca.spec import HIDDEN, Branch, ModelSpec, Stack
@@ -39,8 +39,16 @@ class NoCache:
     def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
         return f()
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, keys: Callable[[], Tensor] | None = None) -> Tensor:
-        return attention(q, k, v)
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        keys: Callable[[], Tensor] | None = None,
+        mask: Tensor | None = None,
+        tokens: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        return attention(q, k, v, mask)
 
     def modulation(self, linears: Linears, activated: Tensor) -> Chunks:
         return all_chunks(linears, activated)
@@ -51,7 +59,7 @@ class NoCache:
         return _run_branch
 
 
-def _run_branch(f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor:
+def _run_branch(f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None) -> Tensor:
     return f(x, *per_token)
 
 
@@ -65,17 +73,23 @@ class BranchCache:
         self.layer, self.branch, self.slot, self.selector = layer, branch, slot, selector
         self.reference = Last() if keeps_input else None  # every token's input when it was last computed
         self.action = Action(Kind.FULL)
+        self.rows: Tensor | None = None  # flat (R * K,), while single tokens are computed
 
-    def __call__(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor | None:
+    def __call__(
+        self, f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None
+    ) -> Tensor | None:
         """f: (R, K, C), *(R, K, ...) -> (R, K, C'). x: (R, N, C); per_token: (R, N, ...), gathered alongside x. Returns (R, N, C'), or None
-        for a branch that only feeds another where that computes nothing."""
+        for a branch that only feeds another where that computes nothing.
+
+        rated: what the published code rates tokens by where a score looks at inputs, if that is not x.
+        """
         action = self.action
         if action.kind is Kind.SKIP:
             return None  # its only reader computes nothing
         if action.kind is Kind.FULL or action.tokens == x.shape[1]:
             return self._full(f, x, *per_token)
         if action.kind is Kind.PARTIAL:
-            self._refresh(f, x, *per_token)
+            self._refresh(f, x, *per_token, rated=rated)
         if self.reference:
             self.reference.recall(action)  # goes when the output goes
         return self.slot.recall(action)
@@ -94,13 +108,16 @@ class BranchCache:
             self.reference.put(x, self.action)
         return value
 
-    def _refresh(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> None:
+    def _refresh(self, f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None) -> None:
         if self.selector.score.from_input:
             against = self.reference or self.slot
-            self.selector.look(self.layer.index, x, against.value if isinstance(against, Last) else None)
+            seen = rated() if rated and self.selector.ranking.upstream_exact else x
+            self.selector.look(self.layer.index, seen, against.value if isinstance(against, Last) else None)
         rows = self.selector.chosen[self.layer.index]
         selected = gather(x, rows)
+        self.layer.running, self.rows = self, rows
         self.slot.refresh(rows, f(selected, *(gather(t, rows) for t in per_token)))
+        self.layer.running = self.rows = None
         if self.reference:
             self.reference.refresh(rows, selected)
 
@@ -124,27 +141,46 @@ class LayerCache:
             self.branches.append(BranchCache(self, branch, slot, selector, keeps_input))
             setattr(self, branch.name, self.branches[-1])
         self.rates = {
-            branch.name: [s for s in selectors.values() if s.branch.scored_by == branch.name and s.score.from_attention]
+            branch.name: [s for s in selectors.values() if s.scorer == branch.name]
             for branch in stack.branches
         }
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, keys: Callable[[], Tensor] | None = None) -> Tensor:
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        keys: Callable[[], Tensor] | None = None,
+        mask: Tensor | None = None,
+        tokens: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Attention (R, H, N, d) of the running branch, which also rates the tokens if the plan reads that.
 
         keys: gives k as it was before normalisation and rotation, which the score k-norm rates; by default k itself.
+        mask: (R, L) bool, the keys that take part; by default all. tokens: where attention runs in groups of tokens, such as frames, takes
+        heads (groups, H, n, d) to (R, H, N, d), the order of the branch's tokens.
         """
         running = self.running
         selectors = self.rates[running.branch.name] if running and running.action.score else ()
         if not selectors:
-            return attention(q, k, v)
+            return attention(q, k, v, mask)
         observes = selectors[0].score.observes
         if observes == "mass":
-            out, seen = attention_with_mass(q, k, v)
+            out, mass = attention_with_mass(q, k, v)
+            seen = tokens(mass[:, None, :, None])[:, 0, :, 0] if tokens else mass
+        elif observes == "entropy":
+            out, seen = attention_with_entropy(q, k, v, mask, self.cache.spec.coupled_rows)
         else:
-            out, seen = attention(q, k, v), v if observes == "values" else keys() if keys else k
+            out, seen = attention(q, k, v, mask), v if observes == "values" else keys() if keys else k
+            seen = tokens(seen) if tokens else seen
         for selector in selectors:
-            selector.observe(self.index, seen)
+            selector.observe(self.index, seen, running.rows)
         return out
+
+    def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
+        """f(), computed at the first call of the run and kept to its end, if what all layers keep fits the cache's budget: for what no
+        step changes, such as keys and values of a text. The spec says its size (`Stack.once`)."""
+        return self.cache.once(f"{self.stack.name}.{self.index}.{name}", f) if self.cache.layers_keep else f()
 
     def modulation(self, linears: Linears, activated: Tensor) -> Chunks:
         """Chunks (R, 1, D) of the layer's linears of activated, SiLU of the conditioning (R, D); None where this step reads none."""
@@ -161,8 +197,9 @@ class Cache:
             ...  # 50 calls model(x, t, y, cache=cache)
 
     seeds: one per image, for scores that draw (rows beyond them repeat, so that both guidance halves draw alike).
-    uniform: replaces those draws, (step, layers) -> (layers, R, N); by the branch's name where there are several.
-    modulation_budget: bytes that precomputed modulations of all stacks may take together.
+    uniform: replaces those draws, (step, layers) -> (layers, R, N); by (stack, branch), or the branch's name, where there are several.
+    modulation_budget: bytes that precomputed modulations of all stacks may take together. once_budget: bytes for what all layers compute
+    once, which they otherwise compute whenever they need it.
     Raises RuntimeError when called more often than num_steps, after it closed, with another shape, or while gradients are recorded.
     """
 
@@ -173,14 +210,16 @@ class Cache:
         num_steps: int,
         *,
         seeds: Sequence[int] | None = None,
-        uniform: Uniform | Mapping[str, Uniform] | None = None,
+        uniform: Uniform | Mapping[str | tuple[str, str], Uniform] | None = None,
         modulation_budget: int = MODULATION_BUDGET,
+        once_budget: int = ONCE_BUDGET,
     ) -> None:
         self.spec, self.method = spec, method
         self.plan = method.plan(spec, num_steps)
         self.index = -1  # of the current step, in execution order
         self.modulations: dict[str, ModulationTable] = {}
-        self._seeds, self._uniform, self._modulation_budget = seeds, uniform, modulation_budget
+        self.layers_keep = False  # what layers compute once fits the budget
+        self._seeds, self._uniform, self._modulation_budget, self._once_budget = seeds, uniform, modulation_budget, once_budget
         self._shape: torch.Size | None = None
         self._closed = False
         self._layers: dict[str, list[LayerCache]] = {}
@@ -295,15 +334,21 @@ class Cache:
         rows, seeds = x.shape[0], list(self._seeds or range(x.shape[0]))
         if rows % len(seeds):
             raise ValueError(f"{len(seeds)} seeds do not divide {rows} batch rows")
+        if rows % self.spec.coupled_rows:
+            raise ValueError(f"the spec says an image has {self.spec.coupled_rows} rows, got a batch of {rows}")
+        self.layers_keep = layers_once(self.spec, rows, x.element_size()) <= self._once_budget
         self._shape = x.shape
         ranking = self.method.ranking(self.spec)
-        if ranking and SCORES[ranking.score].random and not self._uniform:
+        if ranking and RATINGS[ranking.score].random and not self._uniform:
             self._row_seeds = torch.tensor(seeds, device=x.device).repeat(rows // len(seeds))
         for stack in self.spec.stacks:
             selectors = {}
             for branch in stack.branches if ranking else ():
                 if branch.tokenwise:
-                    uniform = self._uniform[branch.name] if isinstance(self._uniform, Mapping) else self._uniform
+                    uniform = self._uniform
+                    if isinstance(uniform, Mapping):
+                        key = (stack.name, branch.name)
+                        uniform = uniform[key if key in uniform else branch.name]
                     if self._row_seeds is not None:
                         uniform = hashed_uniform(self._row_seeds, branch.tokens)
                     selector = Selector(stack, branch, self.plan, ranking, rows, x.device, uniform)

@@ -34,6 +34,7 @@ def method_from(args: argparse.Namespace) -> Method:
         score=args.cache_type,
         soft_fresh_weight=args.soft_fresh_weight,
         force_fresh=args.force_fresh,
+        frozen=getattr(args, "frozen_scores", False),
         bucket=args.token_bucket,
         upstream_exact=args.upstream_exact,
     )

@@ -7,10 +7,11 @@ from dataclasses import astuple, dataclass
 
 from toca.methods.base import Method, Ranking
 from toca.plan import Kind, Plan, Row, chunks_needed
-from toca.scoring import SCORES, Score
+from toca.scoring import RATINGS, Score
 from toca.spec import HIDDEN, Branch, ModelSpec, Site, Stack
 
 MODULATION_BUDGET = 2**28  # bytes that precomputed modulations may take, by default
+ONCE_BUDGET = 2**30  # bytes that what layers compute once in a run may take, by default
 DTYPES = {"fp32": 4, "bf16": 2, "fp16": 2}  # bytes of a number
 INT64, INT32, FLOAT32 = 8, 4, 4
 
@@ -36,11 +37,14 @@ class Held:
         return sum(astuple(self))
 
 
-def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation_budget: int = MODULATION_BUDGET) -> list[Held]:
+def predict(
+    plan: Plan, method: Method, rows: int, element_size: int, modulation_budget: int = MODULATION_BUDGET, once_budget: int = ONCE_BUDGET
+) -> list[Held]:
     """What the cache of a run holds after every model call.
 
     rows: of the batch, both halves of guidance counted. element_size: bytes of a number of the model's dtype.
-    modulation_budget: 0 if the run does not precompute modulations. Raises ValueError if rows or element_size is below 1.
+    modulation_budget: 0 if the run does not precompute modulations. once_budget: for what every layer computes once.
+    Raises ValueError if rows or element_size is below 1.
     """
     if rows < 1 or element_size < 1:
         raise ValueError(f"rows and element_size must be at least 1, got {rows} and {element_size}")
@@ -50,8 +54,9 @@ def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation
     tracked = {(stack.name, branch.name) for stack, branch in selected if _keeps_inputs(ranking)}
     size = {site: rows * spec.branch(site).tokens * spec.branch(site).width * element_size for site in spec.sites()}
     hidden = rows * spec.hidden[0] * spec.hidden[1] * element_size
-    once = rows * (spec.once[0] * element_size + spec.once[1])
-    seeds = rows * INT64 if ranking and SCORES[ranking.score].random else 0
+    by_layers = layers_once(spec, rows, element_size)
+    once = rows * (spec.once[0] * element_size + spec.once[1]) + (by_layers if by_layers <= once_budget else 0)
+    seeds = rows * INT64 if ranking and RATINGS[ranking.score].random else 0
 
     copies = dict.fromkeys(size, 0)
     inputs = dict.fromkeys((site for site in size if (site[0], site[2]) in tracked), 0)
@@ -66,7 +71,7 @@ def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation
                 outputs=sum(size[site] * number for site, number in copies.items()),
                 inputs=sum(size[site] * number for site, number in inputs.items()),
                 hidden=hidden if row[HIDDEN].keep else 0,
-                ranking=seeds + sum(_ranking_bytes(plan, stack, branch, SCORES[ranking.score], rows, step) for stack, branch in selected),
+                ranking=seeds + sum(_ranking_bytes(plan, stack, branch, RATINGS[ranking.score], rows, step) for stack, branch in selected),
                 modulation=modulation,
                 once=once,
             )
@@ -77,13 +82,18 @@ def predict(plan: Plan, method: Method, rows: int, element_size: int, modulation
 def attention_maps(plan: Plan, method: Method, rows: int, element_size: int) -> int:
     """Bytes of the head-averaged (N, N) map of every layer, which the published code keeps where we keep column sums."""
     ranking = method.ranking(plan.spec)
-    if not ranking or SCORES[ranking.score].observes != "mass" or not plan.spec.published_maps:
+    if not ranking or RATINGS[ranking.score].observes != "mass" or not plan.spec.published_maps:
         return 0
     total = 0
     for stack in plan.spec.stacks:
         scorers = {branch.scored_by for branch in stack.branches if branch.tokenwise and branch.scored_by}
         total += sum(stack.depth * rows * stack.branch(name).tokens ** 2 * element_size for name in scorers)
     return total
+
+
+def layers_once(spec: ModelSpec, rows: int, element_size: int) -> int:
+    """Bytes of what all layers compute once in a run, such as the keys and values of a text."""
+    return rows * element_size * sum(stack.depth * stack.once for stack in spec.stacks)
 
 
 def table_elements(plan: Plan, stack: Stack) -> int:
@@ -117,13 +127,13 @@ def _selects(plan: Plan, stack: Stack, branch: Branch) -> bool:
 
 
 def _keeps_inputs(ranking: Ranking) -> bool:
-    return SCORES[ranking.score].observes == "change" and not ranking.upstream_exact
+    return RATINGS[ranking.score].observes == "change" and not ranking.upstream_exact
 
 
 def _ranking_bytes(plan: Plan, stack: Stack, branch: Branch, score: Score, rows: int, step: int) -> int:
     """What a `Selector` holds after a step: scores, staleness, the counts of all steps, positions, and the rows chosen at this step."""
     actions = [plan.steps[step][stack.name, layer, branch.name] for layer in range(stack.depth)]
     chosen = sum(a.tokens for a in actions if a.kind is Kind.PARTIAL and not (score.from_input and a.tokens == branch.tokens))
-    per_token = stack.depth * rows * branch.tokens
+    per_token = stack.depth * branch.tokens * rows // plan.spec.rated_together(score)
     scores = per_token * FLOAT32 if score.from_attention else 0
     return scores + per_token * INT32 + (plan.num_steps * stack.depth + branch.tokens + rows + rows * chosen) * INT64

@@ -24,7 +24,7 @@ class Action:
 
     tokens: how many are computed. gap: at a FULL step the steps since the previous full one (0: none, start a new history), at a
     FORECAST the steps since the last. order: of the differences kept or read. keep: the result is read again before it is replaced.
-    score: the importance this site yields is read.
+    score: the importance this site yields is read. At a PARTIAL step it changes that of the tokens refreshed, in the middle of a cycle.
     """
 
     kind: Kind
@@ -89,10 +89,13 @@ def chunks_needed(plan: Plan, stack: Stack, step: int, layer: int) -> tuple[int,
     return tuple(sorted(needed))
 
 
-def finish(spec: ModelSpec, rows: Iterable[Mapping[Site, Action]], history: bool = False) -> Plan:
+def finish(
+    spec: ModelSpec, rows: Iterable[Mapping[Site, Action]], history: bool = False, observes: str = "mass", frozen: bool = False
+) -> Plan:
     """Mark what is read again (`keep`, `score`), so that a run stores and scores nothing else.
 
-    history: a stored value is read through later full steps too (differences of a forecast).
+    history: a stored value is read through later full steps too (differences of a forecast). observes: what rates tokens
+    (`toca.scoring.Score`). frozen: partial steps leave ratings as they are.
     """
     steps = [dict(row) for row in rows]
     for site in spec.sites():
@@ -110,8 +113,8 @@ def finish(spec: ModelSpec, rows: Iterable[Mapping[Site, Action]], history: bool
                 read = True
     for site in spec.sites():
         branch = spec.branch(site)
-        if branch.tokenwise and branch.scored_by:
-            _mark_scores(steps, site, (site[0], site[1], branch.scored_by), branch.tokens)
+        if branch.tokenwise and (scorer := branch.scorer(observes)):
+            _mark_scores(steps, site, (site[0], site[1], scorer), branch.tokens, frozen)
     return Plan(spec, tuple(steps))
 
 
@@ -122,11 +125,13 @@ def _skip_unread(steps: list[dict[Site, Action]], fed: Site, reader: Site) -> No
             row[fed] = Action(Kind.SKIP)
 
 
-def _mark_scores(steps: list[dict[Site, Action]], ranked: Site, scorer: Site, tokens: int) -> None:
+def _mark_scores(steps: list[dict[Site, Action]], ranked: Site, scorer: Site, tokens: int, frozen: bool) -> None:
     read = False
     for row in reversed(steps):
-        if row[ranked].kind is Kind.PARTIAL and 0 < row[ranked].tokens < tokens:
-            read = True
-        if row[scorer].kind is Kind.FULL:
+        selects = row[ranked].kind is Kind.PARTIAL and 0 < row[ranked].tokens < tokens
+        read = read or (selects and ranked != scorer)
+        if row[scorer].kind is Kind.FULL or (row[scorer].kind is Kind.PARTIAL and not frozen):
             row[scorer] = replace(row[scorer], score=row[scorer].score or read)
+        if row[scorer].kind is Kind.FULL:
             read = False
+        read = read or (selects and ranked == scorer)  # it chooses before it is computed

@@ -11,24 +11,37 @@ from torch import Tensor
 
 from toca.methods.base import Ranking
 from toca.plan import Kind, Plan
-from toca.scoring import SCORES
+from toca.scoring import RATINGS
 from toca.spec import Branch, Stack
 
 Uniform = Callable[[int, range], Tensor]  # (step, layers) -> (layers, R, N) draws in [0, 1)
 
 
-def spatial_bonus(score: Tensor, grid: tuple[int, int], block: int, bonus: float, upstream_exact: bool = False) -> Tensor:
-    """s4: in every block x block cell of the grid the best token's score S becomes S + bonus |S| (upstream: S + bonus S).
+def spatial_bonus(
+    score: Tensor, grid: tuple[int, int], block: int, bonus: float, upstream_exact: bool = False, frames: int = 1
+) -> Tensor:
+    """s4: in every cell of the grid, block x block tokens over some frames, the best token's score S becomes S + bonus |S| (upstream:
+    S + bonus S).
 
-    score: (..., N) with N = rows * columns of the grid. Cells cut off at the lower or right border count as cells; of equals the first
-    in reading order wins.
+    score: (..., N) with N = all frames * rows * columns of the grid. Cells cut off at a border count as cells; of equals the first in
+    reading order wins.
     """
-    h, w = grid
-    padded = F.pad(score.unflatten(-1, grid), (0, -w % block, 0, -h % block), value=-torch.inf)
-    cells = padded.unflatten(-1, (-1, block)).unflatten(-3, (-1, block)).transpose(-2, -3)  # (..., h/b, w/b, b, b)
-    best = F.one_hot(cells.flatten(-2).argmax(dim=-1), block * block).unflatten(-1, (block, block)).bool()
-    winners = best.transpose(-2, -3).flatten(-4, -3).flatten(-2)[..., :h, :w].flatten(-2)
+    t, h, w = score.shape[-1] // (grid[0] * grid[1]), *grid
+    padding = (0, -w % block, 0, -h % block, 0, -t % frames)
+    padded = F.pad(score.unflatten(-1, (t, h, w)), padding, value=-torch.inf)
+    cells = padded.unflatten(-1, (-1, block)).unflatten(-3, (-1, block)).unflatten(-5, (-1, frames)).movedim((-5, -3), (-3, -2))
+    cell = cells.shape[-3:]  # of (..., t/f, h/b, w/b, f, b, b)
+    best = F.one_hot(cells.flatten(-3).argmax(dim=-1), cell.numel()).unflatten(-1, cell).bool()
+    winners = best.movedim((-3, -2), (-5, -3)).flatten(-6, -5).flatten(-4, -3).flatten(-2)[..., :t, :h, :w].flatten(-3)
     return torch.where(winners, score + bonus * (score if upstream_exact else score.abs()), score)
+
+
+def softmax_bonus(score: Tensor, grid: tuple[int, int], block: int, bonus: float) -> Tensor:
+    """s4 as published for video: the bonus goes to the softmax of every frame's scores, zeros at the borders making cells whole."""
+    h, w = grid
+    padded = F.pad(score.unflatten(-1, (-1, h, w)), (0, -w % block, 0, -h % block))
+    share = spatial_bonus(padded.flatten(-2).softmax(dim=-1), padded.shape[-2:], block, bonus)
+    return share.unflatten(-1, padded.shape[-2:])[..., :h, :w].flatten(-3)
 
 
 def hashed_uniform(seeds: Tensor, tokens: int) -> Uniform:
@@ -74,13 +87,15 @@ class Selector:
         self.needed = any(0 < count < branch.tokens for step in self.counts for count in step)
         if not self.needed:
             return
-        self.branch, self.ranking, self.score, self.uniform = branch, ranking, SCORES[ranking.score], uniform
+        self.branch, self.ranking, self.score, self.uniform = branch, ranking, RATINGS[ranking.score], uniform
+        self.scorer = branch.scorer(self.score.observes) if self.score.from_attention else None
+        self.rows = rows // plan.spec.rated_together(self.score)  # of scores and choices; the others repeat them
         self.known = [_spans(self._rated_before(stack, plan, step)) for step in range(plan.num_steps)]
         self.count_table = torch.tensor(self.counts, device=device)[:, :, None, None]  # (S, L, 1, 1)
         self.position = torch.arange(branch.tokens, device=device)
         self.row_offset = torch.arange(rows, device=device)[:, None] * branch.tokens
-        self.base = torch.zeros(stack.depth if self.score.from_attention else 0, rows, branch.tokens, device=device)
-        self.refreshed_at = torch.zeros(stack.depth, rows, branch.tokens, dtype=torch.int32, device=device)
+        self.base = torch.zeros(stack.depth if self.score.from_attention else 0, self.rows, branch.tokens, device=device)
+        self.refreshed_at = torch.zeros(stack.depth, self.rows, branch.tokens, dtype=torch.int32, device=device)
         self.tick = 0
         self.chosen: list[Tensor | None] = [None] * stack.depth
 
@@ -101,8 +116,9 @@ class Selector:
         """Layers that refresh tokens at a step and whose scores are known when it begins."""
         if self.score.from_input:
             return []
-        row, scorer = plan.steps[step], self.branch.scored_by if self.score.from_attention else None
-        return [layer for layer, count in enumerate(self.counts[step]) if count and not (scorer and row[stack.name, layer, scorer].score)]
+        other = self.scorer if self.scorer != self.branch.name else None  # its own attention comes too late for its own choice
+        row = plan.steps[step]
+        return [layer for layer, count in enumerate(self.counts[step]) if count and not (other and row[stack.name, layer, other].score)]
 
     def begin(self, step: int) -> None:
         """Open a step: staleness grows, layers computed whole become fresh, and layers whose scores are known are ranked together."""
@@ -114,12 +130,20 @@ class Selector:
         for span in self.known[step]:
             self._choose(range(span.start, span.stop))
 
-    def observe(self, layer: int, seen: Tensor) -> None:
-        """Take in what the scoring branch saw at its full step: attention mass (R, N'), or keys or values (R, H, N', d), of this branch's
-        tokens and maybe others. Rank by it at once if the layer refreshes tokens at this very step, as branches of a longer cycle do."""
-        tokens_dim = 1 if self.score.observes == "mass" else 2
-        self.base[layer] = self.score.base(seen.narrow(tokens_dim, self.branch.scored_from, self.branch.tokens))
-        if self.counts[self.step][layer]:
+    def observe(self, layer: int, seen: Tensor, refreshed: Tensor | None = None) -> None:
+        """Take in what the scoring branch saw: attention mass or entropy (R, N'), or keys or values (R, H, N', d), of this branch's tokens
+        and maybe others, or of those it `refreshed`, flat rows (R * N') of (R * N). Rank by it at once if the layer refreshes tokens of
+        this branch later in this very step."""
+        if refreshed is None:
+            tokens_dim = 2 if self.score.observes in ("keys", "values") else 1
+            seen = seen.narrow(tokens_dim, self.branch.scored_from, self.branch.tokens)
+        base = self.score.base(seen)
+        base = base.unflatten(0, (-1, self.rows)).mean(dim=0) if len(base) > self.rows else base
+        if refreshed is None:
+            self.base[layer] = base
+        else:
+            self.base[layer].view(-1).index_copy_(0, refreshed[: base.numel()], base.flatten())
+        if self.counts[self.step][layer] and self.scorer != self.branch.name:
             self._choose(range(layer, layer + 1))
 
     def look(self, layer: int, x: Tensor, reference: Tensor | None) -> None:
@@ -131,18 +155,25 @@ class Selector:
         """(layers, R, N) scores in float32: base + age_weight * staleness, then the bonus of the best token of a cell."""
         if base is None and self.score.from_attention:
             base = self.base[layers.start : layers.stop]
+        if self.score.rating:
+            base = self.score.rating(base)
         if self.score.random:
-            draw = self.score.random * self.uniform(self.step, layers)
+            draw = self.score.random * self.uniform(self.step, layers)[:, : self.rows]
             base = draw if base is None else base + draw
         age = self.tick - 1 - self.refreshed_at[layers.start : layers.stop]
         if base is None:
             return age.float()
         score = base + self.ranking.age_weight * age if self.ranking.age_weight else base
         if self.ranking.block and self.branch.grid:
-            score = spatial_bonus(score, self.branch.grid, self.ranking.block, self.ranking.bonus, self.ranking.upstream_exact)
+            score = self._with_bonus(score, self.ranking)
         if self.ranking.overdue:
             score = torch.where(age + 1 >= self.ranking.overdue, score + 1e4 * (age + 1), score)
         return score
+
+    def _with_bonus(self, score: Tensor, ranking: Ranking) -> Tensor:
+        if ranking.upstream_exact and ranking.softmax:
+            return softmax_bonus(score, self.branch.grid, ranking.block, ranking.bonus)
+        return spatial_bonus(score, self.branch.grid, ranking.block, ranking.bonus, ranking.upstream_exact, ranking.frames)
 
     def _choose(self, layers: range, base: Tensor | None = None) -> None:
         """Rank by descending score, equals in token order, and note the first K of every layer as refreshed."""
@@ -150,7 +181,7 @@ class Selector:
         counts = self.count_table[self.step, layers.start : layers.stop]
         chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, (self.position < counts).expand_as(order))
         self.refreshed_at[layers.start : layers.stop].masked_fill_(chosen, self.tick)
-        flat = order + self.row_offset
+        flat = order.repeat(1, len(self.row_offset) // self.rows, 1) + self.row_offset
         for layer, rows in zip(layers, flat, strict=True):
             some = rows[:, : self.counts[self.step][layer]]
             self.chosen[layer] = some.clone(memory_format=torch.contiguous_format).flatten()  # not a view, which would hold all rows

@@ -11,9 +11,9 @@ from toca.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Ranking:
-    """How tokens are ranked. score: an entry of `toca.scoring.SCORES`. age_weight: s3 per step of staleness.
+    """How tokens are ranked. score: an entry of `toca.scoring.RATINGS`. age_weight: s3 per step of staleness.
 
-    block, bonus: s4 (none if block is 0). overdue: tokens this stale go first, whatever their score (0: never).
+    block, bonus, frames, softmax: s4, by `toca.spec.Spatial` (none if block is 0). overdue: tokens this stale go first, whatever their score (0: never).
     upstream_exact: upstream's similarity (input against cached output) and its bonus on negative scores.
     """
 
@@ -21,6 +21,8 @@ class Ranking:
     age_weight: float = 0.0
     block: int = 0
     bonus: float = 0.0
+    frames: int = 1
+    softmax: bool = False
     overdue: int = 0
     upstream_exact: bool = False
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from toca.methods.base import Method, Ranking, check_positive
 from toca.plan import Action, Kind, Plan, finish
 from toca.schedule import At, refreshed_tokens
-from toca.scoring import SCORES
+from toca.scoring import RATINGS, SCORES
 from toca.spec import HIDDEN, Branch, ModelSpec, Site, Spatial, Stack
 
 FORCE_FRESH = ("global", "local", "none")
@@ -21,6 +21,7 @@ class ToCa(Method):
     score: what rates a token; soft_fresh_weight: weight of its staleness (s3). bonus: of the best token of a cell (s4), None for the
     model's own. force_fresh: "global", full steps in a cycle; "local", only the leading steps full, tokens left out `interval` times
     go first, and so many are refreshed that none stays out twice as long; "none", only the leading steps full, no staleness.
+    frozen: tokens are rated at full steps alone, also where cross-attention could rate those it refreshes in between.
     bucket: round token counts up to a multiple. upstream_exact: reproduce the published code, accidents included.
     """
 
@@ -32,6 +33,7 @@ class ToCa(Method):
     soft_fresh_weight: float = 0.25
     force_fresh: str = "global"
     bonus: float | None = None
+    frozen: bool = False
     bucket: int = 1
     upstream_exact: bool = False
 
@@ -47,28 +49,33 @@ class ToCa(Method):
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         check_positive(num_steps=num_steps)
         spec.ratio_schedule(self.ratio_schedule)
-        scales = {branch.interval_scale for stack in spec.stacks for branch in stack.branches}
-        phases = {scale: self._phases(spec, num_steps, scale) for scale in scales}
-        return finish(spec, [self._row(spec, num_steps, step, phases) for step in range(num_steps)])
+        lengths = {branch.cycle_length(self.interval) for stack in spec.stacks for branch in stack.branches}
+        phases = {length: self._phases(spec, num_steps, length) for length in lengths}
+        rows = [self._row(spec, num_steps, step, phases) for step in range(num_steps)]
+        return finish(spec, rows, observes=RATINGS[self.ranking(spec).score].observes, frozen=self.frozen)
 
     def ranking(self, spec: ModelSpec) -> Ranking:
         spatial = spec.spatial.get(self.name, Spatial(0, 0.0))
+        bonus = spatial.bonus if self.bonus is None else self.bonus
+        by_text = any(branch.entropy_by for stack in spec.stacks for branch in stack.branches)
         return Ranking(
-            score=self.score,
+            score="entropy" if by_text and self.score == "attention" else self.score,
             age_weight=self.soft_fresh_weight / self.interval if self.force_fresh == "global" else 0.0,
-            block=spatial.block,
-            bonus=spatial.bonus if self.bonus is None else self.bonus,
+            block=spatial.block if bonus else 0,
+            bonus=bonus,
+            frames=spatial.frames,
+            softmax=spatial.softmax,
             overdue=self.interval if self.force_fresh == "local" and not self.upstream_exact else 0,
             upstream_exact=self.upstream_exact,
         )
 
-    def _phases(self, spec: ModelSpec, num_steps: int, scale: int) -> list[tuple[int, int]]:
+    def _phases(self, spec: ModelSpec, num_steps: int, length: int) -> list[tuple[int, int]]:
         if self.ratio >= 1 and not self.upstream_exact:
             return [(0, 0)] * num_steps
         cycle = spec.cycles["fora" if self.ratio == 0 else self.name]
-        if self.force_fresh != "global" and not self.upstream_exact:
+        if self.force_fresh != "global" and (not self.upstream_exact or self.name in spec.published_local):
             return [(max(0, step + 1 - cycle.lead),) * 2 for step in range(num_steps)]
-        return cycle.phases(self.interval * scale, num_steps, spec.counts_down, per_layer=self.upstream_exact)
+        return cycle.phases(length, num_steps, spec.counts_down, per_layer=self.upstream_exact)
 
     def _row(self, spec: ModelSpec, num_steps: int, step: int, phases: dict[int, list[tuple[int, int]]]) -> dict[Site, Action]:
         index = num_steps - 1 - step if spec.counts_down else step
@@ -76,7 +83,7 @@ class ToCa(Method):
         for stack in spec.stacks:
             for layer in range(stack.depth):
                 for branch in stack.branches:
-                    first, rest = phases[branch.interval_scale][step]
+                    first, rest = phases[branch.cycle_length(self.interval)][step]
                     phase = first if layer == 0 and stack is spec.stacks[0] else rest
                     tokens = branch.tokens if phase == 0 else self._tokens(spec, stack, branch, layer, index, num_steps)
                     row[stack.name, layer, branch.name] = self._action(spec, branch, phase, tokens)

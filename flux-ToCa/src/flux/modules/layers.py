@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from flux.math import attention, rope
 from toca.cache import NO_CACHE, LayerCache
 from toca.linear import linear_part
+from toca.sinusoid import frequencies
 
 
 class EmbedND(nn.Module):
@@ -30,16 +30,6 @@ class EmbedND(nn.Module):
         """Positions (B, L, axes) -> rotations (B, 1, L, dim / 2), complex64."""
         rotations = [rope(ids[..., axis], dim, self.theta) for axis, dim in enumerate(self.axes_dim)]
         return torch.cat(rotations, dim=-1).unsqueeze(1)
-
-
-def frequencies(half: int, max_period: float, device: torch.device) -> Tensor:
-    """max_period^(-k / half), k < half, in float32.
-
-    Times are multiplied by 1000 before: one unit in the last place of a frequency shows in the output. So the exponents are rounded to
-    float32, as upstream's are, and the exponential correctly, which float32's is on no two machines alike.
-    """
-    exponents = -math.log(max_period) * torch.arange(half, dtype=torch.float32, device=device) / half
-    return exponents.double().exp().float()
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000, time_factor: float = 1000.0) -> Tensor:

@@ -1,0 +1,96 @@
+"""The reference files beside the sampling cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from golden_data import load_model, read_json, tensors
+from golden_sampling import close
+from torch import Tensor
+
+from diffusion.model.nets.PixArt import position_table
+from pixart_spec import PixArtConfig, pixart_spec
+from toca.attention import attention_with_mass
+from toca.cache import Cache, LayerCache
+from toca.methods import ToCa
+from toca.scoring import undecided
+from toca.selection import spatial_bonus
+
+
+
+@torch.no_grad()
+def check_forward(file: str) -> None:
+    """One uncached pass, with activations from inside."""
+    data, model = tensors(file), load_model("weights_ms.safetensors" if "_ms" in file else "weights.safetensors")
+    seen: dict[str, Tensor] = {"pos_embed": model.positions(model.config.grid(tuple(data["x"].shape[2:])))}
+    block = model.blocks[0]
+    modules = {"x_embedder_out": model.x_embedder, "t_embedder_out": model.t_embedder, "t_block_out": model.t_block}
+    modules |= {"y_embedder_out": model.y_embedder, "final_layer_out": model.final_layer, "block27_out": model.blocks[27]}
+    modules |= {"block0_attn_out": block.attn, "block0_cross_attn_out": block.cross_attn, "block0_mlp_out": block.mlp, "block0_out": block}
+    if "_ms" in file:
+        modules |= {"csize_embedder_out": model.csize_embedder, "ar_embedder_out": model.ar_embedder}
+    handles = [module.register_forward_hook(lambda _, args, out, name=name: seen.update({name: out})) for name, module in modules.items()]
+    handles.append(block.register_forward_pre_hook(lambda _, args: seen.update(block0_in=args[0])))
+    sizes = {name: data[name] for name in ("img_hw", "aspect_ratio") if name in data}
+    seen["out"] = model(data["x"], data["timestep"], data["y"], data["mask"], sizes)
+    for handle in handles:
+        handle.remove()
+    assert data.keys() - {"x", "timestep", "y", "mask", "img_hw", "aspect_ratio"} <= seen.keys()
+    for name in data.keys() & seen.keys():
+        expected = data[name]  # of both rows, where the numbers of a picture are embedded once
+        close(name, seen[name].expand_as(expected), expected, 2e-5 * max(1.0, expected.abs().max().item()))
+
+
+@torch.no_grad()
+def check_cross_score(file: str) -> None:
+    """Maps, entropies and scores of one layer of a full pass, by images of two rows."""
+    data, model, layer = tensors(file), load_model("weights.safetensors"), 11
+    inputs: dict[str, tuple] = {}
+    attend = LayerCache.attend
+
+    def overheard(cache: LayerCache, q: Tensor, k: Tensor, v: Tensor, **kwargs) -> Tensor:
+        if cache.index == layer:
+            inputs[cache.running.branch.name] = (q, k, v, kwargs)
+        return attend(cache, q, k, v, **kwargs)
+
+    spec = pixart_spec(model.config, text_tokens=data["y"].shape[1])
+    with pytest.MonkeyPatch.context() as patch, Cache(spec, ToCa(3, 0.3), 4) as cache:
+        patch.setattr(LayerCache, "attend", overheard)
+        model(data["x"], data["timestep"], data["y"], data["mask"], cache=cache)
+        entropies = [cache.selector("blocks", name).base[layer] for name in ("cross_attn", "mlp")]
+    q, k, _, kwargs = inputs["cross_attn"]
+    logits = (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(~kwargs["mask"][:, None, None], -torch.inf)
+    score = undecided(entropies[0])
+    seen = dict(head_mean_map=logits.softmax(dim=-1).mean(dim=1), entropy=entropies[0], score=score.repeat(2, 1))
+    seen |= dict(score_bonus=spatial_bonus(score, model.config.grid(), 4, 0.4).repeat(2, 1))
+    seen |= dict(self_attn_colsum=attention_with_mass(*inputs["attn"][:3])[1])
+    assert torch.equal(*entropies)
+    assert data.keys() - {"x", "timestep", "y", "mask"} == seen.keys()
+    for name, found in seen.items():
+        close(name, found, data[name], 2e-6 if name.startswith("score") else 2e-5)
+
+
+def check_positions(file: str) -> None:
+    """Samples and sums of the full-size position tables."""
+    for name, table in read_json(file).items():
+        config = PixArtConfig(input_size=2 * table["base_size"], lewei_scale=table["lewei_scale"])
+        found = position_table(config, tuple(table["grid_hw"]))[0]
+        expected = torch.tensor(table["values"])
+        close(name, found[table["tokens"]][:, table["dims"]], expected, 2e-5)
+        assert found.double().sum().item() == pytest.approx(table["sum"], abs=1.0), name
+        assert found.double().abs().sum().item() == pytest.approx(table["abs_sum"], abs=1.0), name
+
+
+CHECKS = {
+    "unit_forward.safetensors": check_forward,
+    "unit_forward_ms.safetensors": check_forward,
+    "unit_cross_score.safetensors": check_cross_score,
+    "pos_embed_samples.json": check_positions,
+}
+ELSEWHERE = {"dpm_schedule.json", "iddpm_schedule.json", "prompt_handling.json"}  # replayed by the tests of samplers and texts
+
+
+def replayed_elsewhere(file: str) -> bool:
+    return any(f'golden_json("{Path(file).stem}")' in path.read_text() for path in Path(__file__).parent.glob("test_*.py"))

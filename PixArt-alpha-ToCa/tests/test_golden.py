@@ -1,0 +1,35 @@
+"""Replay the reference runs, wherever `golden_data.find_folder` finds them: sampling cases and unit files."""
+
+from __future__ import annotations
+
+import pytest
+from golden_data import CASES, CONFIGS, FILES, GOLDEN, NOTES, SETTINGS
+from golden_files import CHECKS, ELSEWHERE, replayed_elsewhere
+from golden_sampling import check_case
+
+
+def test_nothing_in_the_folder_is_unknown() -> None:
+    listed = {f"{name}.safetensors" for name in CASES} | set(CONFIGS)
+    found = {path.name for path in GOLDEN.iterdir()}
+    assert CASES and listed <= found, f"missing: {listed - found}"
+    unknown = found - listed - FILES - set(CHECKS) - ELSEWHERE
+    assert not unknown, f"files this runner does not know: {unknown}"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sampling_case(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
+    assert SETTINGS <= set(case) <= SETTINGS | NOTES, f"fields this runner does not know: {set(case) ^ SETTINGS - NOTES}"
+    check_case(case | dict(file=f"{name}.safetensors"), monkeypatch)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_file(name: str) -> None:
+    if not (GOLDEN / name).exists():
+        pytest.skip(f"{GOLDEN} has no {name}")
+    CHECKS[name](name)
+
+
+@pytest.mark.parametrize("name", sorted(ELSEWHERE))
+def test_what_others_replay(name: str) -> None:
+    assert replayed_elsewhere(name), f"no test here reads {name}"
