@@ -24,7 +24,7 @@ from opensora.registry import MODELS, SCHEDULERS, build_module, check_module
 from opensora.utils.ckpt_utils import checkpoint_path, weight_files
 from opensora_cli import method_from
 from toca.files import remove_parts
-from toca.runner import barrier, device_from, process_group, reproducible_matmuls, user_errors
+from toca.runner import barrier, device_from, process_group, reproducible_matmuls
 from toca.weights import fingerprint
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -54,6 +54,15 @@ def about(item: Item, shared: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the pixels of an item's file."""
     own = dict(index=item.index, k=item.k, texts=item.texts, numbers=item.numbers, references=item.references)
     return json.loads(json.dumps(shared | own | dict(groups=[dataclasses.astuple(group) for group in item.groups])))
+
+
+def to_file(items: Sequence[Item], path: Path) -> Item:
+    """The only item, under another name. Raises ValueError if there are several, or the name does not fit."""
+    if len(items) != 1:
+        raise ValueError(f"--output is the file of one video, there would be {len(items)}: use scripts/inference.py")
+    if path.suffix != items[0].path.suffix:
+        raise ValueError(f"--output {path}: a file of this length ends in {items[0].path.suffix}")
+    return dataclasses.replace(items[0], path=path)
 
 
 def lacking(items: Sequence[Item], shared: Mapping[str, Any], strict: bool) -> list[Item]:
@@ -95,13 +104,17 @@ def load_pipeline(args: argparse.Namespace, parts: Parts, size: Size, texts: Seq
     )
 
 
-@user_errors()
 def main(args: argparse.Namespace, parts: Parts) -> None:
-    """Sample what the settings ask for; processes of torchrun take their shares of it."""
+    """Sample what the settings ask for; processes of torchrun take their shares of it.
+
+    Raises ValueError or OSError, before anything is sampled, if something of it is wrong.
+    """
     reproducible_matmuls()
     size = size_of(args)
     check_settings(args, size)
     items = items_of(args, size)
+    if output := getattr(args, "output", None):
+        items = [to_file(items, Path(output))]
     weights, method = check_parts(parts), method_from(args)
     shared = {name: getattr(args, name) for name in SETTINGS} | dict(
         size=dataclasses.astuple(size),
@@ -113,8 +126,9 @@ def main(args: argparse.Namespace, parts: Parts) -> None:
     todo = lacking(items, shared, strict=args.prompt_as_path)
     with process_group(device_from(args.device)) as (rank, world, device):
         if rank == 0:
-            remove_parts(args.save_dir)
-            print(f"{len(items)} videos of {size.num_frames} frames, {size.height}x{size.width}, {len(todo)} to do -> {args.save_dir}")
+            folder = items[0].path.parent
+            remove_parts(folder)
+            print(f"{len(items)} videos of {size.num_frames} frames, {size.height}x{size.width}, {len(todo)} to do -> {folder}", flush=True)
         barrier()  # before anyone writes
         mine = todo[rank::world]
         if mine:

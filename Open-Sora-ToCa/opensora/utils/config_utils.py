@@ -24,8 +24,8 @@ PART_FLAGS = {  # flags that set something of a part
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """Every flag; all but those of PART_FLAGS are keys of a configuration as well."""
+def parser(output: str | None = None) -> argparse.ArgumentParser:
+    """Every flag; all but those of PART_FLAGS are keys of a configuration as well. output: the default of --output, for one video."""
     p = argparse.ArgumentParser(description="Text to video with Open-Sora v1.2.", allow_abbrev=False)
     p.add_argument("config", help="Python configuration file, as configs/opensora-v1-2/inference/sample.py")
     p.add_argument("--seed", type=int, default=42, help="sample k of prompt i depends on seed, i and k alone")
@@ -81,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
         unused.add_argument(flag)
     p.add_argument("--shared-noise", action="store_true", help="sample k starts from seed 1024 + k, as published, whatever the prompt")
     add_method_flags(p)
+    if output:
+        files.add_argument("--output", default=output, help="the file of the one video, .mp4, or .png for a picture")
     return p
 
 
@@ -98,10 +100,10 @@ def read_config(path: str) -> dict[str, Any]:
         raise ValueError(f"{path} is not a configuration: {type(error).__name__}: {error}") from error
 
 
-def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, dict[str, Any]]]:
+def parse(argv: Sequence[str] | None = None, output: str | None = None) -> tuple[argparse.Namespace, dict[str, dict[str, Any]]]:
     """(settings, parts to build) of a command line. Raises ValueError on what a configuration must not say, or lacks."""
     argv = sys.argv[1:] if argv is None else argv
-    p = parser()
+    p = parser(output)
     given = p.parse_known_args(argv)[0]
     config = read_config(given.config)
     parts = {part: dict(config.pop(part) or {}) for part in PARTS if part in config}
