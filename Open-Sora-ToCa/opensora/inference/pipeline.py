@@ -16,10 +16,10 @@ from opensora.models.text_encoder.t5 import T5Encoder
 from opensora.models.vae import VideoAutoencoderPipeline
 from opensora.schedulers import RFLOW
 from opensora.utils.mask_strategy import Group, apply_mask_strategy, continued, dframe_to_frame, frames_to_read
-from opensora_spec import opensora_spec
 from toca.cache import Cache
 from toca.methods import Method
 from toca.runner import item_seed
+from toca.spec import ModelSpec
 
 LATENT_CHANNELS = 4
 SHARED_SEED = 1024  # of the published programs, whatever --seed says
@@ -37,12 +37,17 @@ class Loops:
 
 @dataclass
 class Pipeline:
-    """Networks and settings of a run; texts: the encoded texts of its items, (L, C) each. shared_noise: of all prompts, as published."""
+    """Networks and settings of a run.
+
+    spec_for: the model's spec for a number of text tokens. texts: the encoded texts of its items, (L, C) each.
+    shared_noise: sample k of every prompt begins with the same noise, as published.
+    """
 
     model: STDiT3
     vae: VideoAutoencoderPipeline
     scheduler: RFLOW
     method: Method
+    spec_for: Callable[[int], ModelSpec]
     device: torch.device
     size: Size
     fps: int
@@ -71,7 +76,7 @@ class Pipeline:
         return [torch.cat(made) for made in clips]
 
     def clip(self, items: Sequence[Item], loop: int, references: list[list[Tensor]], groups: list[list[Group]]) -> Tensor:
-        """Pixels (n, 3, T, H, W) of the clip `loop` of every item."""
+        """Pixels (n, 3, T, H, W) on the CPU, of the clip `loop` of every item."""
         z = torch.stack([self.noise(item, loop) for item in items])
         mask = apply_mask_strategy(z, references, groups, loop, self.loops.align)
         edits = [self.generator(item, loop, "edit") for item in items]
@@ -79,9 +84,8 @@ class Pipeline:
         y_null = self.model.y_embedder.y_embedding[: y.shape[2]].expand_as(y)
         sizes = dict(fps=self.fps, height=self.size.height, width=self.size.width)
         model_args = {name: torch.full((len(items),), float(value), device=self.device) for name, value in sizes.items()}
-        spec = opensora_spec(self.model.config, self.size.latent, y.shape[2])
         seeds = [item_seed(self.seed_of(item), loop) for item in items]
-        with Cache(spec, self.method, self.scheduler.num_sampling_steps, seeds=seeds) as cache:
+        with Cache(self.spec_for(y.shape[2]), self.method, self.scheduler.num_sampling_steps, seeds=seeds) as cache:
             z = self.scheduler.sample(
                 self.model,
                 z.to(self.device),
@@ -96,7 +100,7 @@ class Pipeline:
                 cache=cache,
                 progress=self.progress,
             )
-        return self.vae.decode(z, self.size.num_frames)
+        return self.vae.decode(z, self.size.num_frames, device="cpu")
 
     def text(self, items: Sequence[Item], loop: int) -> tuple[Tensor, Tensor]:
         """Encoded texts (n, 1, L, C) of the clip, and the mask (n, L) of their tokens; L is the longest."""
@@ -112,7 +116,7 @@ class Pipeline:
         return self.encode(pixels, self.generator(item, number, "reference"))
 
     def encode(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        return self.vae.encode(pixels[None].to(self.device), normal(generator))[0].float().cpu()
+        return self.vae.encode(pixels[None], normal(generator))[0].float().cpu()
 
     def take_over(self, items: Sequence[Item], loop: int, clip: Tensor, references: list[list[Tensor]], groups: list[list[Group]]) -> None:
         """Give the clip before to every item, as one more reference that the clip `loop` begins with."""

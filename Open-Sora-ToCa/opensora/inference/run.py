@@ -7,6 +7,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,16 @@ from opensora.inference.items import IMAGE_FPS, Item, Size, check_settings, item
 from opensora.inference.pipeline import Loops, Pipeline, encode_texts
 from opensora.registry import MODELS, SCHEDULERS, build_module, check_module
 from opensora.utils.ckpt_utils import checkpoint_path, weight_files
-from opensora_cli import method_from
+from opensora_cli import method_from, spec_from
+from opensora_spec import CONFIGS
 from toca.files import remove_parts
 from toca.runner import barrier, device_from, process_group, reproducible_matmuls
 from toca.weights import fingerprint
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 Parts = Mapping[str, dict[str, Any]]
-SETTINGS = ("seed", "dtype", "fps", "condition_frame_length", "condition_frame_edit", "align", "loop", "shared_noise")
+SETTINGS = ("seed", "dtype", "fps", "condition_frame_length", "condition_frame_edit", "align", "loop", "shared_noise", "cycles", "bonus",
+            "bonus_frames")  # fmt: skip
 
 
 def check_parts(parts: Parts) -> dict[str, Any]:
@@ -93,6 +96,7 @@ def load_pipeline(args: argparse.Namespace, parts: Parts, size: Size, texts: Seq
         vae=vae,
         scheduler=build_module(parts["scheduler"], SCHEDULERS),
         method=method_from(args),
+        spec_for=partial(spec_from, args, model.config, size.latent),
         device=device,
         size=size,
         fps=IMAGE_FPS if size.num_frames == 1 else args.fps,
@@ -116,6 +120,7 @@ def main(args: argparse.Namespace, parts: Parts) -> None:
     if output := getattr(args, "output", None):
         items = [to_file(items, Path(output))]
     weights, method = check_parts(parts), method_from(args)
+    spec_from(args, CONFIGS[parts["model"]["type"]], size.latent, 1)
     shared = {name: getattr(args, name) for name in SETTINGS} | dict(
         size=dataclasses.astuple(size),
         save_fps=save_fps(args),

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opensora_cli import add_method_flags
+from opensora_cli import DEFAULT_PRESET, add_method_flags
 from toca.flags import truth
 from toca.presets import PRESETS
 
 PARTS = ("model", "vae", "text_encoder", "scheduler")  # what a configuration builds
 DTYPES = ("fp16", "bf16", "fp32")
-DEFAULT_PRESET = "toca-r85"
 PART_FLAGS = {  # flags that set something of a part
     "ckpt_path": ("model", "from_pretrained"),
     "flash_attn": ("model", "enable_flash_attn"),
