@@ -5,8 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
-REQUIREMENTS := environments/requirements-dit.txt environments/requirements-flux.txt environments/requirements-test.txt
-PACKAGES := common DiT-ToCa flux-ToCa
+REQUIREMENTS := environments/requirements-dit.txt environments/requirements-flux.txt environments/requirements-opensora.txt environments/requirements-test.txt
+PACKAGES := common DiT-ToCa flux-ToCa Open-Sora-ToCa
 
 .PHONY: sample test lint clean
 
