@@ -18,9 +18,10 @@ import torch
 
 from dit_cli import add_method_flags, add_model_flags, method_from, parse
 from download import checkpoint_path
-from sampler import Sampler, describe, to_uint8
+from sampler import Sampler, describe
 from sampling import add_sampling_flags, check_plan, image_size, load_decoder, load_model, make_sampler, prepare, print_flops
 from toca.runner import item_generators, main_process, process_group, sample_images, user_errors, write_npz
+from toca.vae import to_uint8
 from toca.weights import fingerprint
 from upstream_stream import UpstreamStream
 

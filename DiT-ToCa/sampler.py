@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -114,8 +113,3 @@ def describe(sampler: Sampler) -> str:
     steps = ", ".join(f"{count} {kind}" for kind, count in s["steps"].items())
     flops = f"{s['tflops_per_image']:.3f} TFLOPs per image, {s['flops_speedup']:.2f}x less than uncached"
     return f"{s['method']}: {steps} steps; {s['tokens_refreshed']:.1%} of MLP tokens computed; {flops}"
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8 as upstream: clamp(127.5 x + 128), truncated."""
-    return (127.5 * images + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -10,9 +10,10 @@ from diffusion import create_diffusion
 from dit_cli import SIZES, config_from, method_from, planned_run
 from download import checkpoint_path
 from models import DiT, sincos_2d
-from sampler import Sampler, describe, to_uint8
+from sampler import Sampler, describe
 from toca.flops import total_flops
 from toca.runner import device_from, main_process, reproducible_matmuls
+from toca.vae import to_uint8
 from toca.weights import load_into, load_state_dict
 from vae import Decoder, load_decoder, vae_name
 

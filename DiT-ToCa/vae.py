@@ -1,21 +1,13 @@
-"""Stable Diffusion's autoencoder between pictures and the latents of DiT; models that work on pixels need none."""
+"""Which autoencoder a DiT works with; models that work on pixels need none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from download import PRETRAINED
-from toca.runner import main_process
-
-Encoder = Decoder = Callable[[Tensor], Tensor]
-PUBLISHED = {name: f"stabilityai/sd-vae-ft-{name}" for name in ("ema", "mse")}
-LATENT_SCALE = 0.18215
-STRIDE = 8
-DECODE_BATCH = 8
+from toca.vae import LATENT_SCALE, PUBLISHED, Decoder, Encoder, decoder, load_autoencoder
 
 
 def vae_name(name: str | None, in_channels: int, default: str) -> str:
@@ -35,43 +27,15 @@ def load_vae(name: str, device: torch.device) -> torch.nn.Module:
     """
     local = PRETRAINED / f"sd-vae-ft-{name}"
     source = str(local) if name in PUBLISHED and local.is_dir() else PUBLISHED.get(name, name)
-    try:
-        vae = _from_disk_or_hub(source)
-    except (OSError, ValueError) as error:
-        where = f"run `python download.py --vae {name}`, or put its folder at {local}" if name in PUBLISHED else "is it a diffusers folder?"
-        reason = f"or give a folder or hub name with --vae; `--model DiT-mini` runs without any ({str(error).splitlines()[0]})"
-        raise ValueError(f"no VAE {source}: {where}, {reason}") from error
-    stride, channels = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
-    if (stride, channels) != (STRIDE, 4):
-        raise ValueError(f"VAE {source} has {channels} latent channels and stride {stride}; DiT is made for 4 and {STRIDE}")
-    return vae.requires_grad_(False).to(device).eval()
-
-
-def _from_disk_or_hub(source: str) -> torch.nn.Module:
-    from diffusers import AutoencoderKL
-
-    try:  # what is here already needs no network, and no wait for one that is down
-        return AutoencoderKL.from_pretrained(source, low_cpu_mem_usage=False, local_files_only=True)
-    except OSError:
-        if Path(source).exists():
-            raise
-    if main_process():
-        print(f"fetching {source} from the hub", flush=True)
-    return AutoencoderKL.from_pretrained(source, low_cpu_mem_usage=False)
+    where = f"run `python download.py --vae {name}`, or put its folder at {local}" if name in PUBLISHED else "is it a diffusers folder?"
+    return load_autoencoder(source, device, f"{where}, or give a folder or hub name with --vae; `--model DiT-mini` runs without any")
 
 
 def load_decoder(name: str, device: torch.device) -> Decoder:
     """Latents (B, 4, h, w) to pixels (B, 3, 8h, 8w) around [-1, 1], a few at a time; the identity for `none`."""
     if name == "none":
         return lambda x: x
-    vae = load_vae(name, device)
-    batch = DECODE_BATCH if device.type == "cuda" else 1  # a CPU gains nothing from more, and rounding then ignores the batch
-
-    @torch.no_grad()
-    def decode(latents: Tensor) -> Tensor:
-        return torch.cat([vae.decode(chunk / LATENT_SCALE).sample for chunk in latents.split(batch)])
-
-    return decode
+    return decoder(load_vae(name, device), device)
 
 
 def load_encoder(name: str, device: torch.device) -> Encoder:

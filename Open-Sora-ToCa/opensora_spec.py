@@ -74,13 +74,15 @@ def opensora_spec(
     latent: tuple[int, int, int],
     text_tokens: int,
     cycles: tuple[int, int, int, int] | None = None,
+    bonus: float = 0.0,
     bonus_frames: int = 1,
 ) -> ModelSpec:
     """An STDiT3 as the engine sees it, for a latent (frames, rows, columns) and prompts of at most `text_tokens`.
 
     Spatial and temporal layers take turns; each has self-attention, cross-attention to the text, and an MLP. Cross-attention follows a
     cycle twice as long as the others', unless `cycles` says the lengths for spatial attention, temporal attention, cross-attention, MLP.
-    bonus_frames: how far in time a cell of s4 reaches. A batch has two halves, prompts and null captions, that may choose the same tokens.
+    bonus, bonus_frames: of s4, and how far in time its cells reach. A batch has two halves, prompts and null captions, that may choose the
+    same tokens.
 
     Counter "matmul" is that of the published code: the text embedded at full length and projected at every step, cross-attention of a
     guided pair over both texts. "executed" is ours: the text once, each row its own.
@@ -106,7 +108,7 @@ def opensora_spec(
         run_cost={"executed": fps + t * caption + 2 * config.depth * 4 * t * c * c},
         once=(c + t * c, t),  # embedded fps and text; the text's mask
         ratio_schedules={"ToCa": PUBLISHED},
-        spatial=dict.fromkeys(("toca", "duca"), Spatial(block=2, bonus=0.0, frames=bonus_frames, softmax=True)),
+        spatial=dict.fromkeys(("toca", "duca"), Spatial(block=2, bonus=bonus, frames=bonus_frames, softmax=True)),
         coupled_rows=2,
         uncoupled=frozenset({"keys", "values"}),
         rounds_steps=True,
@@ -130,6 +132,7 @@ def _stack(name: str, config: STDiT3Config, grid: tuple[int, int, int], attended
     cross_attn = Branch(
         "cross_attn",
         cost={"matmul": published, "upstream": published, "executed": Cost(per_token=4 * c * c + 4 * t * c)},
+        map_keys=2 * t,  # those of a guided pair
         interval_scale=2,
         interval=cycles[1],
         **tokenwise,

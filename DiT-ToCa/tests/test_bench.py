@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import dit_bench
+from toca.bench import step_groups
 from toca.plan import Plan
 
 
@@ -50,5 +51,5 @@ def test_partial_steps_fall_into_tenths_of_the_tokens() -> None:
     from dit_spec import CONFIGS, dit_spec
 
     plan: Plan = dit_bench.ToCa(4, 0.25, "constant").plan(dit_spec(CONFIGS["DiT-mini"]), 8)
-    names = [group["kind"] for group in dit_bench.step_groups(plan, [0.1] * 8)]
-    assert "partial, 20-30% of MLP tokens" in names
+    names = [group["kind"] for group in step_groups(plan, [0.1] * 8)]
+    assert "partial, 20-30% of tokens" in names

@@ -14,9 +14,10 @@ import sample
 from diffusion import create_diffusion
 from dit_cli import parse
 from dit_spec import CONFIGS
-from sampler import Sampler, to_uint8
+from sampler import Sampler
 from toca.methods import DuCa, NoCaching, TaylorSeer, ToCa
 from toca.runner import item_generators
+from toca.vae import to_uint8
 from upstream_stream import UpstreamStream
 
 __all__ = ["one_thread"]

@@ -20,10 +20,11 @@ import sample_ddp
 from diffusion import create_diffusion
 from dit_cli import parse
 from dit_spec import CONFIGS, DiTConfig
-from sampler import Sampler, to_uint8
+from sampler import Sampler
 from sampling import make_sampler
 from toca.methods import NoCaching
 from toca.runner import item_generators
+from toca.vae import to_uint8
 from vae import load_decoder
 
 __all__ = ["one_thread"]

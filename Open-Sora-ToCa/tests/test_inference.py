@@ -12,8 +12,8 @@ from PIL import Image
 from programs import fails, infer, names, noise_video, pixels, run
 
 from opensora.datasets import write_video
-from opensora.inference import run as run_module
 from opensora.datasets.write_video import about_sample, save_sample
+from opensora.inference import run as run_module
 
 PROMPT = ("--prompt", "a beautiful waterfall")
 
@@ -237,7 +237,7 @@ def test_the_published_configurations_parse() -> None:
     from opensora.inference.items import size_of
     from opensora.utils.config_utils import parse
 
-    readme = "--num-frames 2s --resolution 480p --aspect-ratio 9:16".split()
+    readme = ["--num-frames", "2s", "--resolution", "480p", "--aspect-ratio", "9:16"]
     args, parts = parse([str(ROOT / "configs/opensora-v1-2/inference/sample.py"), *readme, "--prompt", "a beautiful waterfall"])
     size = size_of(args)
     assert (size.num_frames, size.height, size.width, size.latent) == (51, 480, 854, (15, 60, 106))

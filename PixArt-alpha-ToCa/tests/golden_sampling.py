@@ -25,7 +25,8 @@ CODES = {Kind.FULL: 1, Kind.PARTIAL: 0, Kind.REUSE: 0, Kind.SKIP: 2}
 INPUTS = {"noise", "caption_embs", "mask", "img_hw", "aspect_ratio", "step_noise", "rand_scores"}
 RECORDS = {"timesteps", "latents", "model_out", "model_out_steps", "final"}
 RECORDS |= {"full", "topk", "selected_packed", "margin_boundary", "margin_block"}
-PROBE = re.compile(r"probe\.(\d+)\.(\d+)\.(cross-attn|mlp)\.(score|score_bonus|indices|counter_before|counter_after|module_input|cache_after)")
+PROBED = ("score", "score_bonus", "indices", "counter_before", "counter_after", "module_input", "cache_after")
+PROBE = re.compile(rf"probe\.(\d+)\.(\d+)\.(cross-attn|mlp)\.({'|'.join(PROBED)})")
 Place = tuple[int, int, str]  # (step, layer, branch)
 
 
@@ -70,7 +71,7 @@ class Recorder:
 
         def call(x: Tensor, t: Tensor, y: Tensor, **kwargs: Any) -> Tensor:
             out = forward(x, t, y, cache=cache, **kwargs)
-            self.timesteps.append(t[0].item())
+            self.timesteps.append(float(t[0]))
             self.latents.append(x)
             self.outputs.append(out)
             for name in BRANCHES:
@@ -138,7 +139,7 @@ def check_case(case: dict[str, Any], patch: pytest.MonkeyPatch) -> None:
     if "full" in data:
         check_plan(cache, data)
         last = check_selections(cache, heard, data)
-        check_probes(cache, heard, {name: value for name, value in data.items() if name.startswith("probe") and int(name.split(".")[1]) < last})
+        check_probes(cache, heard, {name: value for name, value in data.items() if (m := PROBE.fullmatch(name)) and int(m[1]) < last})
     else:
         assert not heard.chosen
     rows = data["latents"].shape[1]
@@ -159,7 +160,8 @@ def close(name: str, found: Tensor, expected: Tensor, atol: float = 0.0) -> None
 
 
 def check_plan(cache: Cache, data: dict[str, Tensor]) -> None:
-    actions = [[[row["blocks", layer, name] for name in BRANCHES] for layer in range(cache.spec.stacks[0].depth)] for row in cache.plan.steps]
+    layers = range(cache.spec.stacks[0].depth)
+    actions = [[[row["blocks", layer, name] for name in BRANCHES] for layer in layers] for row in cache.plan.steps]
     for branch in range(2):
         assert [[CODES[layer[branch].kind] for layer in step] for step in actions] == data["full"].tolist()
     tokens = torch.tensor([[[action.tokens for action in layer] for layer in step] for step in actions])

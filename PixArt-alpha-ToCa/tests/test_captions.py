@@ -13,12 +13,13 @@ from golden_json import golden_json
 from diffusion.aspect_ratios import BINS, MARKERS, parse_prompt
 from toca.captions import clean_caption
 
-PIECES = (
+TEXT = (
     "a photo of cat http://x.com/a www.foo.org foo.com/x me@site.net @bob <b>bold</b> <person> &amp; &quot; &lt; 10x20 3.5×4 #12 #12345"
     " 1234567 jc6640 jc6640vc 6640vc231 j2d1a2a page 3 free download shipping worldwide click for on img_01.jpg png images .hidden a.b"
     " c,d e/f x : y -- __ - _ ' \" '' “q” ‘s’ ½ ® ~ * ( ) [ ] { } | \\ \\n 192.168.0.1 12:34 1:23 猫 㐀 ㈀ — – Ä ñ café ÃÂ© 😀 ... . 3d 4k"
     " x.png.jpg a.com.b.com@ www:/// https:x %20 + %41 co.it U.S. AND"
-).split()
+)
+PIECES = TEXT.split()
 
 
 @pytest.mark.parametrize("case", golden_json("prompt_handling")["cleaning"], ids=lambda case: case["prompt"][:20])
@@ -27,7 +28,7 @@ def test_captions_are_cleaned_as_published(case: dict[str, str]) -> None:
 
 
 def test_captions_are_cleaned_as_by_diffusers() -> None:
-    """Between two plain words: where cleaning uncovers white space at an end, diffusers keeps it for a while and the published code does not."""
+    """Between two plain words: of white space that cleaning uncovers at an end, diffusers keeps more than the published code."""
     pipeline, draw = object.__new__(PixArtAlphaPipeline), random.Random(0)
     changed = 0
     for _ in range(1500):

@@ -8,9 +8,10 @@ import pytest
 
 from toca.presets import PRESETS, Preset, parse_with_preset
 
-NUMBERS = {"tflops", "speedup", "fid50k", "sfid", "inception_score", "precision", "image_reward", "geneval"}
+NUMBERS = {"tflops", "speedup", "fid50k", "sfid", "inception_score", "precision", "image_reward", "geneval", "fid30k", "clip"}
+NUMBERS |= {"latency_speedup"}
 EVERY = [pytest.param(preset, id=f"{model} {name}") for model, presets in PRESETS.items() for name, preset in presets.items()]
-PRINTED = [pytest.param(*every.values, id=every.id) for every in EVERY if every.id.split()[0] in ("dit", "flux-dev")]
+PRINTED = [pytest.param(*every.values, id=every.id) for every in EVERY if every.id.split()[0] in ("dit", "pixart", "flux-dev")]
 
 
 @pytest.mark.parametrize("preset", PRINTED)

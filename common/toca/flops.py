@@ -15,20 +15,17 @@ def step_flops(spec: ModelSpec, row: Row, counter: str = "matmul") -> int:
     """FLOPs of one batch row at one step of a plan.
 
     counter "matmul": two per multiply-add of every matrix product, with the whole modulation of every layer that runs, as published code
-    computes it. "upstream": what the published code counts (its own weights, no embeddings). Raises ValueError on another name.
+    computes it. "upstream": what the published code counts (its own weights, no embeddings). "executed": as "matmul", but for what a spec
+    says that we compute in another way. Raises ValueError on another name.
     """
     if counter not in COUNTERS:
         raise ValueError(f"unknown FLOPs counter {counter!r}: choose from {', '.join(COUNTERS)}")
-    return _step(spec, row, counter)
-
-
-def _step(spec: ModelSpec, row: Row, counter: str) -> int:
     total = _counted(spec.forward_cost, counter, 0)
     return total + sum(_layer(stack, layer, row, counter) for stack in spec.stacks for layer in range(stack.depth))
 
 
 def _counted(costs: Mapping[str, T], counter: str, default: T) -> T:
-    """A cost by counter; "executed" is the one of "matmul" wherever a spec does not tell them apart."""
+    """A cost by counter; "executed" is that of "matmul" wherever a spec does not tell them apart."""
     return costs.get(counter, costs.get("matmul", default) if counter == "executed" else default)
 
 
@@ -49,7 +46,7 @@ def _runs(stack: Stack, layer: int, row: Row) -> bool:
 
 def total_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
     """FLOPs of a whole run for `rows` batch rows: 2 for one image with guidance, the convention of the published tables."""
-    return rows * (plan.spec.run_cost.get(counter, 0) + sum(step_flops(plan.spec, row, counter) for row in plan.steps))
+    return rows * (_counted(plan.spec.run_cost, counter, 0) + sum(step_flops(plan.spec, row, counter) for row in plan.steps))
 
 
 def rounded_tflops(plan: Plan, counter: str = "upstream", rows: int = 1) -> float:
@@ -58,8 +55,7 @@ def rounded_tflops(plan: Plan, counter: str = "upstream", rows: int = 1) -> floa
 
 
 def executed_flops(plan: Plan, rows: int = 2) -> int:
-    """What `torch.utils.flop_counter` sees of our run on the CPU: the matmul counter less the modulation chunks that no branch reads, and
-    with the spec's costs by the counter "executed" where we compute what the published code does in another way.
+    """What `torch.utils.flop_counter` sees of our run on the CPU: the counter "executed" less the modulation chunks that no branch reads.
 
     A run that computes its modulations beforehand does so once per distinct row, and costs less still.
     """
@@ -68,8 +64,7 @@ def executed_flops(plan: Plan, rows: int = 2) -> int:
         chunks, width = stack.modulation
         places = [(step, layer) for step, row in enumerate(plan.steps) for layer in range(stack.depth) if _runs(stack, layer, row)]
         unread += sum(chunks - len(chunks_needed(plan, stack, *place)) for place in places) * 2 * width**2
-    executed = sum(_step(plan.spec, row, "executed") for row in plan.steps) + _counted(plan.spec.run_cost, "executed", 0)
-    return rows * (executed - unread)
+    return total_flops(plan, "executed", rows) - rows * unread
 
 
 def uncached_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:

@@ -80,14 +80,15 @@ def predict(
 
 
 def attention_maps(plan: Plan, method: Method, rows: int, element_size: int) -> int:
-    """Bytes of the head-averaged (N, N) map of every layer, which the published code keeps where we keep column sums."""
+    """Bytes of the head-averaged attention map of every layer, which the published code keeps where we keep a number per token."""
     ranking = method.ranking(plan.spec)
-    if not ranking or RATINGS[ranking.score].observes != "mass" or not plan.spec.published_maps:
-        return 0
+    observes = RATINGS[ranking.score].observes if ranking and plan.spec.published_maps else None
     total = 0
     for stack in plan.spec.stacks:
-        scorers = {branch.scored_by for branch in stack.branches if branch.tokenwise and branch.scored_by}
-        total += sum(stack.depth * rows * stack.branch(name).tokens ** 2 * element_size for name in scorers)
+        scorers = {branch.scorer(observes) for branch in stack.branches if branch.tokenwise} - {None}
+        for scorer in map(stack.branch, scorers):
+            keys = {"mass": scorer.tokens, "entropy": scorer.map_keys}.get(observes, 0)
+            total += stack.depth * rows * scorer.tokens * keys * element_size
     return total
 
 

@@ -58,7 +58,7 @@ class Plan:
         return any(action.kind is not Kind.FULL for row in self.steps for action in row.values())
 
     def kind_counts(self) -> Counter[str]:
-        """Steps by kind: full, mixed (some layers full), partial, reuse, forecast, skip."""
+        """Steps by kind: full, mixed (some layers or branches full), partial, reuse, forecast, skip."""
         return Counter(self.step_kind(step) for step in range(self.num_steps))
 
     def step_kind(self, step: int) -> str:
@@ -68,8 +68,7 @@ class Plan:
         kinds = {action.kind for site, action in row.items() if site != HIDDEN}
         if kinds == {Kind.FULL}:
             return "full"
-        first = {row[stack.name, 0, branch.name].kind for stack in self.spec.stacks[:1] for branch in stack.branches}
-        if first == {Kind.FULL}:
+        if Kind.FULL in kinds:
             return "mixed"
         return next(kind.name.lower() for kind in (Kind.PARTIAL, Kind.FORECAST, Kind.REUSE, Kind.SKIP) if kind in kinds)
 

@@ -14,7 +14,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Published:
     """One printed row. numbers: as printed, of tflops, speedup (in FLOPs), fid50k, sfid, inception_score, precision,
-    image_reward, geneval."""
+    image_reward, geneval, fid30k, clip, vbench, latency_speedup."""
 
     source: str
     numbers: Mapping[str, float]
@@ -308,8 +308,120 @@ FLUX_DEV: Mapping[str, Preset] = {  # 1024 x 1024, 512 text tokens, 50 steps whe
 
 FLUX_OTHERS = {name: Preset(preset.flags, ()) for name, preset in FLUX_DEV.items()}  # nothing is printed for the other FLUX models
 
+# ---- PixArt-alpha -------------------------------------------------------------------------------------------------------------------
+
+ECAD = "ECAD, arXiv 2506.15682, table 1, third-party notes; own FID reference"
+TOCA_ABSTRACT = "ToCa, arXiv 2410.05317, abstract"
+TOCA_FROM_MEMORY = "ToCa, arXiv 2410.05317, table 1, from memory"
+MEMORY_CONFIRMED = "FLOPs from memory; the rest also seen in print"
+
+
+def _pixart(*published: Published, **flags: Any) -> Preset:
+    run = dict(image_size=256, sampling_algo="dpm-solver", step=20, cfg_scale=4.5, text_tokens=24)
+    return Preset(run | flags, published)
+
+
+def _pixart_toca(ratio: float, *published: Published) -> Preset:
+    return _pixart(*published, **(_toca(3) | dict(fresh_ratio=ratio)))
+
+
+PIXART: Mapping[str, Preset] = {  # 256 pixels, DPM-Solver++, FID-30k on COCO captions; R of the paper is 1 - fresh_ratio
+    "dpm20": _pixart(
+        _row(TOCA_FROM_MEMORY, MEMORY_CONFIRMED, tflops=11.18, speedup=1.00, fid30k=28.12, clip=16.29),
+        _row(PROCACHE, speedup=1.00, fid30k=28.12, clip=16.29),
+        _row(SODA, speedup=1.00, fid30k=28.10, clip=16.29),
+        _row(DIFFSPARSE, "2.86 T multiply-adds: another count", fid30k=28.20),
+        _row(ECAD, image_reward=0.97, latency_speedup=1.00),
+        **NONE,
+    ),
+    "dpm10": _pixart(_row(TOCA_FROM_MEMORY, tflops=5.59, speedup=2.00), step=10, **NONE),
+    "fora2": _pixart(_row(TOCA_FROM_MEMORY, tflops=5.66, speedup=1.98, fid30k=29.67, clip=16.40), **_fora(2)),
+    "fora3": _pixart(
+        _row(TOCA_FROM_MEMORY, MEMORY_CONFIRMED, tflops=4.01, speedup=2.79, fid30k=29.88, clip=16.42),
+        _row(PROCACHE, speedup=2.79, fid30k=29.84, clip=16.42),
+        _row(ECAD, image_reward=0.83, latency_speedup=2.01),
+        **_fora(3),
+    ),
+    "toca3-r60": _pixart_toca(
+        0.4,
+        _row(TOCA_FROM_MEMORY, MEMORY_CONFIRMED, tflops=6.33, speedup=1.77, fid30k=28.02, clip=16.45),
+        _row(PROCACHE, speedup=1.77, fid30k=28.02, clip=16.43),
+        _row(f"{TRACKER} 8", fid30k=28.02),
+    ),
+    "toca3-r70": _pixart_toca(
+        0.3,
+        _row(TOCA_ABSTRACT, speedup=1.93),
+        _row(TOCA_FROM_MEMORY, MEMORY_CONFIRMED, tflops=5.78, speedup=1.93, fid30k=28.33, clip=16.44, latency_speedup=1.75),
+        _row(f"{TRACKER} 11, a user's run at batch 16", latency_speedup=1.53),
+        _row(DIFFSPARSE, "settings not stated", fid30k=28.35, latency_speedup=1.75),
+    ),
+    "toca3-r80": _pixart_toca(0.2, _row(TOCA_FROM_MEMORY, fid30k=28.82, clip=16.44)),
+    "toca3-r90": _pixart_toca(
+        0.1,
+        _row(TOCA_FROM_MEMORY, fid30k=29.73, clip=16.45, latency_speedup=1.97),
+        _row(f"{TRACKER} 25, a user's run", "no faster than uncached", latency_speedup=1.00),
+        _row(ECAD, image_reward=0.68, latency_speedup=2.35),
+    ),
+    "duca3": _pixart(
+        _row(SODA, "settings not stated, ours from DuCa's README", speedup=1.87, fid30k=28.05, clip=16.42),
+        _row(DIFFSPARSE, "settings not stated", fid30k=27.98, latency_speedup=1.78),
+        **_duca(3, 0.75),
+    ),
+    "taylorseer-n3-o1": _pixart(
+        _row(DIFFSPARSE, "settings not stated, ours guessed", fid30k=29.08, latency_speedup=1.83),
+        method="taylorseer",
+        fresh_threshold=3,
+        max_order=1,
+    ),
+}  # fmt: skip
+
+# ---- Open-Sora ----------------------------------------------------------------------------------------------------------------------
+
+ADACACHE = "AdaCache, arXiv 2411.02397, table 1, third-party note"
+DUCA_FROM_MEMORY = "DuCa, arXiv 2412.18911, from memory"
+DUCA_NOTE = "DuCa, arXiv 2412.18911, third-party note"
+TOCA_REVIEW = "ToCa, arXiv 2410.05317, ICLR review quoting table 2"
+TOCA_TABLE_2 = "ToCa, arXiv 2410.05317, table 2, from memory"
+
+
+def _opensora_toca(ratio: float, *published: Published, method: str = "toca", cache_type: str = "attention") -> Preset:
+    settings = dict(method=method, fresh_threshold=3, fresh_ratio=ratio, ratio_scheduler="ToCa", cache_type=cache_type)
+    return Preset(settings, published)
+
+
+OPENSORA: Mapping[str, Preset] = {  # v1.2, 480p 9:16, 51 frames, 30 steps; R of the paper is 1 - 1.495 fresh_ratio
+    "none": Preset(
+        NONE,
+        (
+            _row(TOCA_TABLE_2, tflops=3283.20, speedup=1.00, vbench=79.13, latency_speedup=1.00),
+            _row(ADACACHE, "another count", tflops=3230.24, vbench=79.22, latency_speedup=1.00),
+            _row(DUCA_NOTE, speedup=1.00, vbench=79.41),
+        ),
+    ),
+    "fora": Preset(_fora(2), (_row(TOCA_TABLE_2, tflops=1751.32, speedup=1.87, vbench=76.91, latency_speedup=1.65),)),
+    "toca-r80": _opensora_toca(0.13, _row(TOCA_TABLE_2, tflops=1439.70, speedup=2.28, vbench=78.59, latency_speedup=1.87)),
+    "toca-r85": _opensora_toca(
+        0.10,
+        _row(TOCA_TABLE_2, tflops=1394.03, speedup=2.36, vbench=78.34, latency_speedup=1.88),
+        _row(TOCA_ABSTRACT, speedup=2.36),
+        _row(TOCA_REVIEW, vbench=78.34),
+    ),
+    "duca": _opensora_toca(
+        0.10,
+        _row(DUCA_FROM_MEMORY, "its counter is blind to the products of fused cross-attention", tflops=1315.6),
+        _row(DUCA_NOTE, speedup=2.50, vbench=78.83),
+        method="duca",
+        cache_type="kv-norm",
+    ),
+    "taylorseer": Preset(dict(method="taylorseer", fresh_threshold=3, max_order=1), ()),
+}  # fmt: skip
+
+# ---- all ----------------------------------------------------------------------------------------------------------------------------
+
 PRESETS: Mapping[str, Mapping[str, Preset]] = {  # by model
     "dit": DIT,
+    "pixart": PIXART,
+    "opensora": OPENSORA,
     "flux-dev": FLUX_DEV,
     **dict.fromkeys(("flux-schnell", "flux-dev-krea", "flux-dev-fill"), FLUX_OTHERS),
     **dict.fromkeys(("flux-dev-canny", "flux-dev-depth", "flux-dev-canny-lora", "flux-dev-depth-lora"), FLUX_OTHERS),

@@ -18,6 +18,10 @@ QUALITY = {
     "precision": "prec.",
     "image_reward": "ImageReward",
     "geneval": "GenEval",
+    "fid30k": "FID-30k",
+    "clip": "CLIP",
+    "vbench": "VBench %",
+    "latency_speedup": "x time",
 }
 
 

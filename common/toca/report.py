@@ -12,7 +12,7 @@ from toca.flops import rounded_tflops, step_flops, total_flops, uncached_flops
 from toca.memory import DTYPES, MODULATION_BUDGET, Held, attention_maps, predict, table_elements
 from toca.methods import Method
 from toca.run import PlannedRun
-from toca.spec import COUNTERS, HIDDEN, Stack
+from toca.spec import HIDDEN, Stack
 
 Data = dict[str, Any]
 
@@ -68,7 +68,7 @@ def plan_data(run: PlannedRun) -> Data:
         for (stack, branch), name in branch_names(run).items():
             actions = [row[stack, layer, branch] for layer in range(run.spec.stack(stack).depth)]
             branches[name] = dict(kinds=[a.kind.name.lower() for a in actions], tokens=[a.tokens for a in actions])
-        flops = {counter: run.rows_per_image * step_flops(run.spec, row, counter) for counter in COUNTERS}
+        flops = {counter: run.rows_per_image * step_flops(run.spec, row, counter) for counter in run.spec.counters}
         hidden = row[HIDDEN].kind.name.lower()
         steps.append(dict(step=step, kind=plan.step_kind(step), flops=flops, hidden=hidden, branches=branches))
     return run_data(run) | dict(kinds=dict(plan.kind_counts()), steps=steps)
@@ -114,7 +114,7 @@ def _tokens(run: PlannedRun, stack: Stack, branch: str, steps: Sequence[int]) ->
 def flops_data(run: PlannedRun, images: int) -> Data:
     plan, rows = run.plan, run.rows_per_image * images
     counters = {}
-    for counter in COUNTERS:
+    for counter in run.spec.counters:
         kinds = dict.fromkeys(plan.kind_counts(), 0)
         for step, row in enumerate(plan.steps):
             kinds[plan.step_kind(step)] += rows * step_flops(run.spec, row, counter)

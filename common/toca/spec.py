@@ -11,7 +11,7 @@ from toca.schedule import RATIO_SCHEDULES, Cycle, RatioSchedule
 if TYPE_CHECKING:
     from toca.scoring import Score
 
-COUNTERS = ("matmul", "upstream")
+COUNTERS = ("matmul", "upstream", "executed")  # the last where a spec tells it from the first
 Site = tuple[str, int, str]  # (stack, layer, branch)
 HIDDEN: Site = ("model", 0, "hidden")  # the hidden state after the last block, which stands in for a skipped step
 
@@ -53,6 +53,7 @@ class Branch:
     scored_from: int = 0
     entropy_by: str | None = None
     feeds: str | None = None
+    map_keys: int = 0  # of the attention map that the published code keeps where its entropy rates tokens
     interval_scale: int = 1  # a branch may follow a cycle longer than the method's,
     interval: int | None = None  # or one of its own, whatever the method's is
 
@@ -120,6 +121,10 @@ class ModelSpec:
     published_depth: int = 28  # the depth that upstream's layer schedules take for granted
     published_maps: bool = True  # upstream keeps attention maps where they rate tokens
     rounds_steps: bool = False  # published totals add up steps rounded to two decimals of a TFLOP
+
+    @property
+    def counters(self) -> tuple[str, ...]:
+        return COUNTERS if "executed" in self.forward_cost else COUNTERS[:2]
 
     def ratio_schedule(self, name: str) -> RatioSchedule:
         known = {**RATIO_SCHEDULES, **self.ratio_schedules}

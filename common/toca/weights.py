@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,8 +25,8 @@ def find(name: str, folder: Path, source: str, instead: str) -> Path:
     raise FileNotFoundError(f"no checkpoint {name}: get it from {source}, and put it into {folder} or give its path; {instead}")
 
 
-def load_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or torch checkpoint, on the CPU; of a training checkpoint its `ema`, if it has one.
+def load_state_dict(path: str | Path, parts: Sequence[str] = ("ema", "model")) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or torch checkpoint, on the CPU; of a training checkpoint the first of `parts` that it has.
 
     Nothing in the file is executed: beside tensors and plain containers only an argparse namespace, as training scripts save it, may be
     there.
@@ -38,7 +38,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise ValueError(f"{path} is not a safetensors file: {error}") from error
     state = load_checkpoint(path)
-    for key in ("ema", "model"):
+    for key in parts:
         if isinstance(state.get(key), Mapping):
             state = state[key]
             break

@@ -15,25 +15,13 @@ import torch
 from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from flux.runs import Clock, Writer, batches, open_folder, picture_settings
 from flux_cli import parse
+from toca.prompts import read_prompts
 from toca.runner import barrier, device_from, process_group
-
-
-def read_prompts(path: str) -> list[str]:
-    """The lines of a file, stripped, without blank ones. Raises ValueError if there are none or it is no text."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--prompt_file {path} is not UTF-8 text: {error}") from error
-    except OSError as error:
-        raise ValueError(f"--prompt_file {path} cannot be read: {error.strerror}") from error
-    if not (prompts := [line.strip() for line in lines if line.strip()]):
-        raise ValueError(f"--prompt_file {path} holds no prompt: one per line")
-    return prompts
 
 
 @program_errors()
 def main(args: argparse.Namespace) -> None:
-    prompts, cost = read_prompts(args.prompt_file), check(args)
+    prompts, cost = read_prompts(args.prompt_file, "--prompt_file"), check(args)
     jobs = [prompt for prompt in prompts for _ in range(args.num_images_per_prompt)]
     if args.test_FLOPs:
         print(describe(args, cost))

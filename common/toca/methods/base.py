@@ -13,7 +13,8 @@ from toca.spec import ModelSpec
 class Ranking:
     """How tokens are ranked. score: an entry of `toca.scoring.RATINGS`. age_weight: s3 per step of staleness.
 
-    block, bonus, frames, softmax: s4, by `toca.spec.Spatial` (none if block is 0). overdue: tokens this stale go first, whatever their score (0: never).
+    block, bonus, frames, softmax: s4, by `toca.spec.Spatial` (none if block is 0). overdue: tokens this stale go first, whatever their
+    score (0: never).
     upstream_exact: upstream's similarity (input against cached output) and its bonus on negative scores.
     """
 

@@ -180,8 +180,7 @@ class SizeEmbedder(TimestepEmbedder):
 
     def forward(self, s: Tensor, rows: int) -> Tensor:
         """(n,) -> (rows, C); n divides rows."""
-        embedded = super().forward(s)
-        return embedded.repeat(rows // len(embedded), 1)
+        return super().forward(s.repeat(rows // len(s)))
 
 
 class CaptionEmbedder(nn.Module):

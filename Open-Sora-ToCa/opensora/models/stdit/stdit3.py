@@ -138,7 +138,7 @@ class STDiT3(nn.Module):
         latent, (frames, rows, columns) = x.shape[2:], self.get_dynamic_size(x)
         x = self.embed(x.to(self.x_embedder.proj.weight.dtype), height, width)
         fps = cache.once("fps", lambda: self.fps_embedder(fps, len(x)))
-        text = cache.once("text", lambda: self.y_embedder(text_rows(y, mask)[0]))
+        text = cache.once("text", lambda: self.y_embedder(text_rows(y, mask)[0].to(x.dtype)))
         text_mask = cache.once("text_mask", lambda: text_rows(y, mask)[1])
         t, frame = (self.t_embedder(timestep) + fps)[:, None], None  # (B, F, C), F = 1 or all frames
         if x_mask is not None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
 
 from opensora.registry import MODELS
-from toca.text import from_disk_or_hub, load_encoder
+from toca.pretrained import from_disk_or_hub, load_encoder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,7 +38,7 @@ class T5Encoder:
             raise ValueError(f"{from_pretrained} holds a model of type {kind!r}; Open-Sora reads prompts with T5")
         self.model_max_length = model_max_length
         self.tokenizer = from_disk_or_hub(AutoTokenizer, from_pretrained)
-        self.model = load_encoder(T5EncoderModel, from_pretrained, DTYPES[dtype]).to(device)
+        self.model = load_encoder(T5EncoderModel, from_pretrained, dtype=DTYPES[dtype]).to(device)
 
     @property
     def output_dim(self) -> int:

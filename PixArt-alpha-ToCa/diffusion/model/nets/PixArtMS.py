@@ -37,9 +37,8 @@ class PixArtMS(PixArt):
         """The embedded size and aspect ratio of every row, (R, D). Raises ValueError if they are missing."""
         if not data_info or not {"img_hw", "aspect_ratio"} <= data_info.keys():
             raise ValueError('this model needs data_info with "img_hw" and "aspect_ratio"')
-        size, ratio = self.csize_embedder(data_info["img_hw"]), self.ar_embedder(data_info["aspect_ratio"])
-        both = torch.cat([size, ratio], dim=1)
-        return both.repeat(rows // len(both), 1)
+        size, ratio = (data_info[name].repeat(rows // len(data_info[name]), 1) for name in ("img_hw", "aspect_ratio"))
+        return torch.cat([self.csize_embedder(size), self.ar_embedder(ratio)], dim=1)
 
 
 def PixArtMS_XL_2(**overrides) -> PixArtMS:

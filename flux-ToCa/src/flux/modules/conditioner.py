@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from toca.text import from_disk_or_hub, load_encoder
+from toca.pretrained import from_disk_or_hub, load_encoder
 
 CLIP_TYPES = ("clip", "clip_text_model")
 CLIP_LENGTH = 77
@@ -33,7 +33,7 @@ class HFEmbedder(nn.Module):
         self.is_clip, self.max_length = kind in CLIP_TYPES, max_length
         self.tokenizer = from_disk_or_hub(AutoTokenizer, source)
         cls = CLIPTextModel if self.is_clip else T5EncoderModel
-        self.hf_module = load_encoder(cls, source, dtype)
+        self.hf_module = load_encoder(cls, source, dtype=dtype)
 
     @property
     def width(self) -> int:

@@ -1,32 +1,37 @@
-"""Text encoders of transformers, from a folder or by a hub name, whole or not at all. transformers is imported when one is loaded."""
+"""Networks of transformers and diffusers, from a folder or by their hub name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn as nn
 from safetensors import SafetensorError
+
+from toca.runner import main_process
 
 
 def from_disk_or_hub(cls: type, source: str | Path, **options: Any) -> Any:
-    """cls.from_pretrained; what is on this machine needs no network, and no wait for one that is down.
+    """cls.from_pretrained(source): what is on this machine needs no network, and no wait for one that is down.
 
-    Raises OSError if there is nothing of that name.
+    Raises OSError or ValueError if there is nothing of that kind.
     """
     try:
         return cls.from_pretrained(source, local_files_only=True, **options)
     except OSError:
         if Path(source).exists() or str(source).count("/") != 1:  # no hub name
             raise
+    if main_process():
+        print(f"fetching {source} from the hub", flush=True)
     return cls.from_pretrained(source, **options)
 
 
-def load_encoder(cls: type, source: str | Path, dtype: torch.dtype) -> nn.Module:
-    """A model of transformers for inference. Raises ValueError if its weights are damaged or lack tensors, OSError if there are none."""
+def load_encoder(cls: type, source: str | Path, **options: Any) -> Any:
+    """A model of transformers, in evaluation mode and without gradients, made sure to be complete.
+
+    Raises ValueError if the weights are damaged or lack tensors, OSError if there are none.
+    """
     try:
-        model, info = from_disk_or_hub(cls, source, dtype=dtype, output_loading_info=True)
+        model, info = from_disk_or_hub(cls, source, output_loading_info=True, **options)
     except SafetensorError as error:
         raise ValueError(f"the weights in {source} are damaged: {error}") from error
     if missing := sorted(info["missing_keys"]):
