@@ -79,10 +79,10 @@ def test_noise_as_published_is_shared_by_prompts(monkeypatch, config, tmp_path, 
     assert (first - second).abs().max() <= 1
 
 
-@pytest.mark.parametrize("flags", [("--method", "none"), ("--seed", 7), ("--cfg-scale", 1), ("--preset", "fora"), ("--flow", 1), ("--fps", 8)])
+@pytest.mark.parametrize("flags", ["--method none", "--seed 7", "--cfg-scale 1", "--preset fora", "--flow 1", "--cycles 2 3 4 5"])
 def test_settings_change_the_video(monkeypatch, config, tmp_path, flags) -> None:
     infer(monkeypatch, config, tmp_path / "a", *PROMPT)
-    infer(monkeypatch, config, tmp_path / "b", *PROMPT, *flags)
+    infer(monkeypatch, config, tmp_path / "b", *PROMPT, *flags.split())
     assert not torch.equal(*(pixels(tmp_path / folder / "sample_0000.mp4") for folder in "ab"))
 
 
@@ -156,7 +156,7 @@ def test_a_bad_flag_or_file_is_one_line_before_anything_runs(monkeypatch, config
         "has 2 latent frames, none at 5": (*PROMPT, "--reference-path", video, "--mask-strategy", "0,0,5", "--align", 1),
         "2 values for 1 prompts": (*PROMPT, "--mask-strategy", "0", "0"),
         "empty.txt holds no prompt": ("--prompt-path", tmp_path / "empty.txt"),
-        "No such file": ("--prompt-path", tmp_path / "none.txt"),
+        "cannot be read: No such file": ("--prompt-path", tmp_path / "none.txt"),
         "there is no prompt": (),
         "is not JSON": ("--prompt", "a fox{"),
         "cannot name a file": ("--prompt", "a/b", "--prompt-as-path"),

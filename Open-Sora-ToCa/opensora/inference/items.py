@@ -10,9 +10,10 @@ from pathlib import Path
 from opensora.datasets.aspect import CHUNK, SPATIAL, get_image_size, get_num_frames, latent_size
 from opensora.datasets.utils import check_reference
 from opensora.datasets.write_video import check_encoder
-from opensora.utils.inference_utils import append_score, extract_json, get_save_path_name, prompt_of_loop, read_prompts, split_prompt
+from opensora.utils.inference_utils import append_score, extract_json, get_save_path_name, prompt_of_loop, split_prompt
 from opensora.utils.mask_strategy import Group, check_loops, check_mask_strategy, check_positions
 from toca.captions import clean_caption
+from toca.prompts import read_prompts
 
 IMAGE_FPS = 120  # what the model was told of pictures
 ENDLESS = 1_000_000
@@ -91,7 +92,7 @@ def prompts_of(args: argparse.Namespace) -> list[tuple[int, str]]:
     if args.prompt:
         return _first_ones(args.prompt, start) if args.prompt_as_path else list(enumerate(args.prompt, start))
     if args.prompt_path:
-        lines = read_prompts(args.prompt_path)
+        lines = read_prompts(args.prompt_path, "--prompt-path")
         if start >= len(lines):
             raise ValueError(f"{args.prompt_path} has {len(lines)} prompts, none from --start-index {start} on")
         return (_first_ones(lines) if args.prompt_as_path else list(enumerate(lines)))[start:end]

@@ -26,6 +26,8 @@ from opensora.utils.ckpt_utils import checkpoint_path, weight_files
 from opensora_cli import method_from, spec_from
 from opensora_spec import CONFIGS
 from toca.files import remove_parts
+from toca.report import describe, plan_summary
+from toca.run import PlannedRun
 from toca.runner import barrier, device_from, process_group, reproducible_matmuls
 from toca.weights import fingerprint
 
@@ -143,6 +145,10 @@ def main(args: argparse.Namespace, parts: Parts) -> None:
 
 
 def sample(args: argparse.Namespace, pipeline: Pipeline, items: Sequence[Item], shared: Mapping[str, Any], loud: bool) -> None:
+    if loud:
+        longest = max(len(pipeline.texts[item.text(loop)]) for item in items for loop in range(args.loop))
+        run = PlannedRun("", pipeline.spec_for(longest), pipeline.method, pipeline.scheduler.num_sampling_steps, rows_per_image=2)
+        print(f"{describe(run.method)}: {plan_summary(run)}", flush=True)
     started = time.perf_counter()
     with tqdm(total=len(items), unit="video", disable=not loud or not args.verbose) as bar:
         for first in range(0, len(items), args.batch_size):

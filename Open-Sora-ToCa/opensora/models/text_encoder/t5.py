@@ -11,14 +11,14 @@ from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
 from opensora.registry import MODELS
 from toca.pretrained import from_disk_or_hub, load_encoder
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # not fp16, in which T5 overflows
 
 
 @MODELS.register_module("t5")
 class T5Encoder:
     """Texts to the last hidden states of a T5, from a folder of transformers or by its hub name.
 
-    model_max_length: tokens that a text is padded or cut to. dtype: fp32, which it is published to run in, or bf16 or fp16.
+    model_max_length: tokens that a text is padded or cut to. dtype: fp32, which it is published to run in, or bf16.
     shardformer: of ColossalAI, accepted because configurations have it.
     Raises ValueError if the folder holds something else, is damaged or lacks tensors, OSError if it or its tokenizer cannot be read.
     """
