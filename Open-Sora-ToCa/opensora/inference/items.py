@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opensora.datasets.aspect import CHUNK, SPATIAL, get_image_size, get_num_frames, latent_size
-from opensora.datasets.utils import check_reference
+from opensora.datasets.utils import count_reference
 from opensora.datasets.write_video import check_encoder
 from opensora.utils.inference_utils import append_score, extract_json, get_save_path_name, prompt_of_loop, split_prompt
 from opensora.utils.mask_strategy import Group, check_loops, check_mask_strategy, check_positions
@@ -124,7 +124,7 @@ def items_of(args: argparse.Namespace, size: Size) -> list[Item]:
             item = Item(index, k, prompt, texts, None if numbers is None else tuple(numbers), paths, tuple(groups), path)
             if items.setdefault(path, item) != item:
                 raise ValueError(f"two prompts would become {path}: {items[path].prompt!r} and {prompt!r}")
-    lengths = {path: check_reference(path) for path in dict.fromkeys(path for item in items.values() for path in item.references)}
+    lengths = {path: count_reference(path) for path in dict.fromkeys(path for item in items.values() for path in item.references)}
     for item in items.values():
         check_positions(item.groups, [lengths[path] for path in item.references], args.align)
     return list(items.values())

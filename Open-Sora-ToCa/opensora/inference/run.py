@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -38,11 +39,10 @@ SETTINGS = ("seed", "dtype", "fps", "condition_frame_length", "condition_frame_e
 
 
 def check_parts(parts: Parts) -> dict[str, Any]:
-    """Make sure that the parts of a configuration are known and their weights there. Returns which weights they are.
+    """Make sure that the networks of a configuration are known and their weights there. Returns which weights they are.
 
     Raises ValueError on an unknown type or setting, FileNotFoundError if weights are missing.
     """
-    check_module(parts["scheduler"], SCHEDULERS)
     weights = {}
     for name, flag in (("model", " (--ckpt-path)"), ("vae", ""), ("text_encoder", "")):
         check_module(parts[name], MODELS)
@@ -121,8 +121,8 @@ def main(args: argparse.Namespace, parts: Parts) -> None:
     items = items_of(args, size)
     if output := getattr(args, "output", None):
         items = [to_file(items, Path(output))]
-    weights, method = check_parts(parts), method_from(args)
-    spec_from(args, CONFIGS[parts["model"]["type"]], size.latent, 1)
+    weights, method, scheduler = check_parts(parts), method_from(args), build_module(parts["scheduler"], SCHEDULERS)
+    method.plan(spec_from(args, CONFIGS[parts["model"]["type"]], size.latent, 1), scheduler.num_sampling_steps)
     shared = {name: getattr(args, name) for name in SETTINGS} | dict(
         size=dataclasses.astuple(size),
         save_fps=save_fps(args),
@@ -134,6 +134,9 @@ def main(args: argparse.Namespace, parts: Parts) -> None:
     with process_group(device_from(args.device)) as (rank, world, device):
         if rank == 0:
             folder = items[0].path.parent
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise ValueError(f"cannot write to {folder}: choose another --save-dir")
             remove_parts(folder)
             print(f"{len(items)} videos of {size.num_frames} frames, {size.height}x{size.width}, {len(todo)} to do -> {folder}", flush=True)
         barrier()  # before anyone writes

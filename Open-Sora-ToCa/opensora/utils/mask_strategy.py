@@ -60,11 +60,10 @@ def check_mask_strategy(strategy: str, references: int, frames: int, loops: int 
     return groups
 
 
-def check_positions(groups: Sequence[Group], lengths: Sequence[int | None], align: int | None) -> None:
-    """Make sure that references of so many frames (None: not known yet) have all that is taken of them. Raises ValueError if not."""
+def check_positions(groups: Sequence[Group], lengths: Sequence[int], align: int | None) -> None:
+    """Make sure that references of so many frames have all that is taken of them. Raises ValueError if not."""
     for group in groups:
-        if (length := lengths[group.reference]) is not None:
-            first_position(group, latent_frames(length), align)
+        first_position(group, latent_frames(lengths[group.reference]), align)
 
 
 def first_position(group: Group, frames: int, align: int | None) -> int:
