@@ -53,6 +53,6 @@ def test_a_reference_may_be_at_an_address(tmp_path) -> None:
             url = f"http://127.0.0.1:{server.server_port}/{name}"
             assert count_reference(url) == frames
             assert torch.equal(read_from_path(url, (16, 24)), read_from_path(str(tmp_path / name), (16, 24)))
-        with pytest.raises(ValueError, match=r"none\.png: Not Found"):
+        with pytest.raises(ValueError, match=r"none\.png: cannot be fetched: File not found"):
             count_reference(f"http://127.0.0.1:{server.server_port}/none.png")
         server.shutdown()

@@ -33,7 +33,7 @@ def fetch(url: str) -> bytes:
         with urlopen(url, timeout=SECONDS) as answer:
             return answer.read()
     except OSError as error:
-        raise ValueError(f"cannot fetch the reference {url}: {getattr(error, 'reason', error)}") from error
+        raise ValueError(f"cannot be fetched: {getattr(error, 'reason', error)}") from error
 
 
 def opened(path: str) -> str | BytesIO:
