@@ -19,6 +19,7 @@ __all__ = ["add_method_flags", "method_from", "planned_run", "planning_parser", 
 
 DEFAULT_PRESET = "toca-r85"  # what upstream's program does
 PUBLISHED_TEXT = 10  # text tokens behind the published totals
+RATINGS = tuple(name for name in SCORES if name != "compress")  # which rates by attention among all tokens; here it is among some
 RATIOS = tuple({**RATIO_SCHEDULES, **opensora_spec(STDiT3Config(), (1, 2, 2), 1).ratio_schedules})
 
 
@@ -30,7 +31,7 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--fresh-threshold", type=int, default=3, help="cycle length N, twice as long for cross-attention; 1 caches nothing")
     group.add_argument("--fresh-ratio", type=float, default=0.1, help="base share of tokens refreshed at a cached step; 0 is FORA")
     group.add_argument("--ratio-scheduler", choices=RATIOS, default="ToCa", help="ToCa: 1.495 times that in MLPs, none in cross-attention")
-    group.add_argument("--cache-type", choices=SCORES, default="attention", help="what rates a token; attention: that it pays to the text")
+    group.add_argument("--cache-type", choices=RATINGS, default="attention", help="what rates a token; attention: that it pays to the text")
     group.add_argument("--soft-fresh-weight", type=float, default=0.25, help="weight of a token's staleness in its score")
     group.add_argument("--force-fresh", choices=FORCE_FRESH, default="global")
     cycles = "lengths of their own for the cycles of spatial attention, temporal attention, cross-attention and MLPs"

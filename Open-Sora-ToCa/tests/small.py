@@ -12,6 +12,7 @@ from opensora.models.stdit.stdit3 import STDiT3
 from opensora_spec import STDiT3Config, opensora_spec
 from toca.cache import NO_CACHE, Cache
 from toca.methods import Method
+from toca.shards import WHOLE, Whole
 from toca.spec import ModelSpec
 
 SMALL = STDiT3Config(depth=2, hidden_size=32, num_heads=2, caption_channels=12, model_max_length=7)
@@ -58,18 +59,19 @@ def sample(
     steps: int = 8,
     spec: ModelSpec | None = None,
     x_mask: Tensor | None = None,
+    shards: Whole = WHOLE,
     after_step: Callable[[Cache], Any] = lambda cache: None,
     **options: Any,
 ) -> Tensor:
     """Guided Euler steps from the latents data["z"]; without a method, without a cache. x_mask: (n, T), of every step."""
     z, n = data["z"], len(data["z"])
-    cache = Cache(spec or small_spec(), method, steps, **options) if method else NO_CACHE
+    cache = Cache(spec or small_spec(), method, steps, shards=shards, **options) if method else NO_CACHE
     y = torch.cat((data["y"], model.y_embedder.y_embedding.expand(n, 1, -1, -1)))
     constant = {name: data[name] for name in ("mask", "fps", "height", "width")}
     for step in range(steps):
         t = torch.full((2 * n,), 1000 * (1 - step / steps))
         given = None if x_mask is None else x_mask.repeat(2, 1)
-        v_text, v_null = model(torch.cat((z, z)), t, y, x_mask=given, cache=cache, **constant)[:, :4].chunk(2)
+        v_text, v_null = model(torch.cat((z, z)), t, y, x_mask=given, cache=cache, shards=shards, **constant)[:, :4].chunk(2)
         after_step(cache)
         z = z + (v_null + 3 * (v_text - v_null)) / steps
     return z

@@ -11,6 +11,7 @@ import pytest
 
 import pixart_cli
 from pixart_spec import CONFIGS, pixart_spec
+from toca import cli
 from toca.flops import step_flops, total_flops, uncached_flops
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.plan import Kind
@@ -204,6 +205,15 @@ def test_printed_flops(name: str, row: Published) -> None:
 def test_planning_a_pixart_needs_no_torch() -> None:
     code = "import sys, pixart_cli, pixart_spec; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_toca_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "load_fork", lambda name: pixart_cli)
+    cli.main(["flops", "pixart", "--upstream_exact"])
+    assert "5.785089933312" in capsys.readouterr().out
+    for command in ("plan", "memory", "table"):
+        cli.main([command, "pixart", "--preset", "toca3-r70"])
+        assert "toca" in capsys.readouterr().out
 
 
 def test_flags_may_join_another_program() -> None:

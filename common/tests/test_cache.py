@@ -6,9 +6,10 @@ import pytest
 import torch
 from toy import WIDTH, Model, attn, mlp, run, spec, stack
 
-from toca.cache import NO_CACHE, Cache, gather
+from toca.cache import NO_CACHE, Cache
 from toca.methods import FORA, DuCa, NoCaching, TaylorSeer, ToCa
 from toca.plan import Kind
+from toca.shards import gather
 from toca.spec import HIDDEN
 
 STEPS = 8

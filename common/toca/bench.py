@@ -120,11 +120,11 @@ def seconds_inside(device: torch.device, functions: Mapping[str, tuple[Any, str]
 
 
 def step_groups(plan: Plan, seconds: Sequence[float]) -> list[Result]:
-    """Steps of one kind together: how many, median seconds, mean FLOPs of a batch row. Partial steps in tenths of the tokens of branches
-    that refresh any."""
+    """The timed steps, the first ones of a plan, by kind: how many, median seconds, mean FLOPs of a batch row. Partial steps in tenths of
+    the tokens of branches that refresh any."""
     sites = [site for site in plan.spec.sites() if plan.spec.branch(site).tokenwise]
     groups: dict[str, list[tuple[float, int]]] = {}
-    for step, (row, duration) in enumerate(zip(plan.steps, seconds, strict=True)):
+    for step, (row, duration) in enumerate(zip(plan.steps, seconds)):
         name = plan.step_kind(step)
         if name == "full" and any(action.score for action in row.values()):
             name = "full, scored"

@@ -17,6 +17,7 @@ from toca.modulation import Linears, ModulationTable, all_chunks, some_chunks
 from toca.plan import Action, Kind, chunks_needed
 from toca.scoring import RATINGS
 from toca.selection import Selector, Uniform, hashed_uniform
+from toca.shards import WHOLE, Whole
 from toca.slots import Last, Slot, Taylor
 from toca.spec import HIDDEN, Branch, ModelSpec, Stack
 
@@ -45,8 +46,8 @@ class NoCache:
         k: Tensor,
         v: Tensor,
         keys: Callable[[], Tensor] | None = None,
+        values: Callable[[], Tensor] | None = None,
         mask: Tensor | None = None,
-        tokens: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         return attention(q, k, v, mask)
 
@@ -86,7 +87,7 @@ class BranchCache:
         action = self.action
         if action.kind is Kind.SKIP:
             return None  # its only reader computes nothing
-        if action.kind is Kind.FULL or action.tokens == x.shape[1]:
+        if action.kind is Kind.FULL or action.tokens == self.branch.tokens:
             return self._full(f, x, *per_token)
         if action.kind is Kind.PARTIAL:
             self._refresh(f, x, *per_token, rated=rated)
@@ -101,7 +102,7 @@ class BranchCache:
         self.layer.running = self
         value = f(x, *per_token)
         self.layer.running = None
-        if value.shape[1] != self.branch.tokens:
+        if value.shape[1] != self.layer.cache.shards.local(self.branch.tokens):
             raise RuntimeError(f"the spec says {self.branch.tokens} tokens in {self.branch.name}, got {value.shape[1]}")
         self.slot.put(value, self.action)
         if self.reference:
@@ -112,19 +113,16 @@ class BranchCache:
         if self.selector.score.from_input:
             against = self.reference or self.slot
             seen = rated() if rated and self.selector.ranking.upstream_exact else x
-            self.selector.look(self.layer.index, seen, against.value if isinstance(against, Last) else None)
-        rows = self.selector.chosen[self.layer.index]
-        selected = gather(x, rows)
+            join = self.layer.cache.shards.join
+            self.selector.look(self.layer.index, join(seen), join(against.value) if isinstance(against, Last) else None)
+        rows, shards = self.selector.chosen[self.layer.index], self.layer.cache.shards
+        selected = shards.take(x, rows)
         self.layer.running, self.rows = self, rows
-        self.slot.refresh(rows, f(selected, *(gather(t, rows) for t in per_token)))
+        values = f(selected, *(shards.take(t, rows) for t in per_token))
         self.layer.running = self.rows = None
+        shards.write(rows, shards.collect(values, rows), self.slot.refresh)
         if self.reference:
-            self.reference.refresh(rows, selected)
-
-
-def gather(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows (R * K,) of the (R * N, ...) view of x (R, N, ...), as (R, K, ...)."""
-    return x.flatten(0, 1).index_select(0, rows).unflatten(0, (x.shape[0], -1))
+            shards.write(rows, shards.collect(selected, rows), self.reference.refresh)
 
 
 class LayerCache:
@@ -151,14 +149,14 @@ class LayerCache:
         k: Tensor,
         v: Tensor,
         keys: Callable[[], Tensor] | None = None,
+        values: Callable[[], Tensor] | None = None,
         mask: Tensor | None = None,
-        tokens: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Attention (R, H, N, d) of the running branch, which also rates the tokens if the plan reads that.
 
         keys: gives k as it was before normalisation and rotation, which the score k-norm rates; by default k itself.
-        mask: (R, L) bool, the keys that take part; by default all. tokens: where attention runs in groups of tokens, such as frames, takes
-        heads (groups, H, n, d) to (R, H, N, d), the order of the branch's tokens.
+        values: v likewise, for the scores kv-norm and v-norm. Where attention runs in groups of tokens, such as frames, both give all
+        tokens, in the branch's order. mask: (R, L) bool, the keys that take part; by default all.
         """
         running = self.running
         selectors = self.rates[running.branch.name] if running and running.action.score else ()
@@ -167,14 +165,14 @@ class LayerCache:
         observes = selectors[0].score.observes
         if observes == "mass":
             out, mass = attention_with_mass(q, k, v)
-            seen = tokens(mass[:, None, :, None])[:, 0, :, 0] if tokens else mass
+            seen = mass
         elif observes == "entropy":
             out, seen = attention_with_entropy(q, k, v, mask, self.cache.spec.coupled_rows)
         else:
-            out, seen = attention(q, k, v, mask), v if observes == "values" else keys() if keys else k
-            seen = tokens(seen) if tokens else seen
+            given, own = (values, v) if observes == "values" else (keys, k)
+            out, seen = attention(q, k, v, mask), given() if given else own
         for selector in selectors:
-            selector.observe(self.index, seen, running.rows)
+            selector.observe(self.index, seen, running.rows, self.cache.shards)
         return out
 
     def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
@@ -199,7 +197,7 @@ class Cache:
     seeds: one per image, for scores that draw (rows beyond them repeat, so that both guidance halves draw alike).
     uniform: replaces those draws, (step, layers) -> (layers, R, N); by (stack, branch), or the branch's name, where there are several.
     modulation_budget: bytes that precomputed modulations of all stacks may take together. once_budget: bytes for what all layers compute
-    once, which they otherwise compute whenever they need it.
+    once, which they otherwise compute whenever they need it. shards: where the tokens live, if not all here; x is of those that do.
     Raises RuntimeError when called more often than num_steps, after it closed, with another shape, or while gradients are recorded.
     """
 
@@ -213,8 +211,9 @@ class Cache:
         uniform: Uniform | Mapping[str | tuple[str, str], Uniform] | None = None,
         modulation_budget: int = MODULATION_BUDGET,
         once_budget: int = ONCE_BUDGET,
+        shards: Whole = WHOLE,
     ) -> None:
-        self.spec, self.method = spec, method
+        self.spec, self.method, self.shards = spec, method, shards
         self.plan = method.plan(spec, num_steps)
         self.index = -1  # of the current step, in execution order
         self.modulations: dict[str, ModulationTable] = {}
@@ -327,8 +326,8 @@ class Cache:
         if x.requires_grad:
             raise RuntimeError("caching is for sampling: call the model under torch.no_grad()")
         tokens, width = self.spec.hidden
-        if x.shape[1:] != (tokens, width):
-            raise RuntimeError(f"the spec says {tokens} tokens of width {width}, got {tuple(x.shape[1:])}")
+        if x.shape[1:] != (self.shards.local(tokens), width):
+            raise RuntimeError(f"the spec says {self.shards.local(tokens)} tokens of width {width}, got {tuple(x.shape[1:])}")
 
     def _allocate(self, x: Tensor) -> None:
         rows, seeds = x.shape[0], list(self._seeds or range(x.shape[0]))

@@ -61,7 +61,7 @@ def mean_head_norm(heads: Tensor) -> Tensor:
 
 
 def undecided(entropy: Tensor) -> Tensor:
-    """s2: 1 + H of the attention a token pays to the text. Tokens that are sure what they show change least."""
+    """s2: 1 + H of the attention a token pays to the text; those whose attention is spread the most go first."""
     return normalised(1 + entropy)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from toca.methods.base import Ranking
 from toca.plan import Kind, Plan
 from toca.scoring import RATINGS
+from toca.shards import WHOLE, Whole
 from toca.spec import Branch, Stack
 
 Uniform = Callable[[int, range], Tensor]  # (step, layers) -> (layers, R, N) draws in [0, 1)
@@ -130,14 +131,15 @@ class Selector:
         for span in self.known[step]:
             self._choose(range(span.start, span.stop))
 
-    def observe(self, layer: int, seen: Tensor, refreshed: Tensor | None = None) -> None:
+    def observe(self, layer: int, seen: Tensor, refreshed: Tensor | None = None, shards: Whole = WHOLE) -> None:
         """Take in what the scoring branch saw: attention mass or entropy (R, N'), or keys or values (R, H, N', d), of this branch's tokens
-        and maybe others, or of those it `refreshed`, flat rows (R * N') of (R * N). Rank by it at once if the layer refreshes tokens of
-        this branch later in this very step."""
+        and maybe others, or of those it `refreshed`, flat rows (R * N') of (R * N); of tokens split among processes, the part seen here.
+        Rank by it at once if the layer refreshes tokens of this branch later in this very step."""
         if refreshed is None:
             tokens_dim = 2 if self.score.observes in ("keys", "values") else 1
-            seen = seen.narrow(tokens_dim, self.branch.scored_from, self.branch.tokens)
+            seen = seen.narrow(tokens_dim, self.branch.scored_from, shards.local(self.branch.tokens))
         base = self.score.base(seen)
+        base = shards.join(base) if refreshed is None else shards.collect(base, refreshed)
         base = base.unflatten(0, (-1, self.rows)).mean(dim=0) if len(base) > self.rows else base
         if refreshed is None:
             self.base[layer] = base

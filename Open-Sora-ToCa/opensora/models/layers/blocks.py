@@ -16,6 +16,7 @@ from torch import Tensor
 from opensora_spec import FREQUENCIES
 from toca.cache import NO_CACHE, LayerCache
 from toca.rotary import apply_rope, rotations
+from toca.shards import WHOLE, Whole
 from toca.sinusoid import frequencies
 
 
@@ -80,16 +81,25 @@ class Attention(nn.Module):
         self.k_norm = LlamaRMSNorm(dim // num_heads) if qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, frames: int, rope: Tensor | None = None, cache: LayerCache = NO_CACHE) -> Tensor:
-        """x: (B, N, C). rope: rotations (T, d / 2) make it attention along time."""
-        heads = "(B T) H S D" if rope is None else "(B S) H T D"
-        sizes = dict(B=x.shape[0], T=frames)
-        q, k, v = rearrange(self.qkv(x), f"B (T S) (K H D) -> K {heads}", K=3, H=self.num_heads, T=frames)
-        q, k = self.q_norm(q), self.k_norm(k)
-        if rope is not None:
-            q, k = apply_rope(q, rope), apply_rope(k, rope)
-        y = cache.attend(q, k, v, tokens=lambda seen: rearrange(seen, f"{heads} -> B H (T S) D", **sizes))
-        return self.proj(rearrange(y, f"{heads} -> B (T S) (H D)", **sizes))
+    def forward(
+        self, x: Tensor, frames: int, rope: Tensor | None = None, cache: LayerCache = NO_CACHE, shards: Whole = WHOLE
+    ) -> Tensor:
+        """x: (B, N, C). rope: rotations (T, d / 2) make it attention along time. shards: where the tokens of frames live."""
+        qkv = rearrange(self.qkv(x), "B (T S) (K H D) -> K B T S H D", K=3, H=self.num_heads, T=frames)
+
+        def tokens(heads: Tensor) -> Tensor:
+            return rearrange(heads, "B T S H D -> B H (T S) D")
+
+        if rope is None:
+            q, k, v = rearrange(shards.heads(qkv), "K B T S H D -> K (B T) H S D")
+            y = cache.attend(self.q_norm(q), self.k_norm(k), v, keys=lambda: tokens(qkv[1]), values=lambda: tokens(qkv[2]))
+            y = shards.unheads(rearrange(y, "(B T) H S D -> B T S H D", T=frames))
+        else:
+            q, k, v = rearrange(qkv, "K B T S H D -> K (B S) H T D")
+            q, k = apply_rope(self.q_norm(q), rope), apply_rope(self.k_norm(k), rope)
+            y = cache.attend(q, k, v, keys=lambda: tokens(qkv[1]), values=lambda: tokens(qkv[2]))
+            y = rearrange(y, "(B S) H T D -> B T S H D", B=len(x))
+        return self.proj(y.flatten(3).flatten(1, 2))
 
 
 class MultiHeadCrossAttention(nn.Module):

@@ -34,6 +34,7 @@ from opensora.registry import MODELS
 from opensora.utils.ckpt_utils import checkpoint_path, read_config, read_weights
 from opensora_spec import CONFIGS, STDiT3Config
 from toca.cache import NO_CACHE, Cache, LayerCache
+from toca.shards import WHOLE, Whole
 from toca.weights import load_into
 
 __all__ = ["STDiT3", "STDiT3Block", "STDiT3Config", "STDiT3_3B_2", "STDiT3_XL_2"]
@@ -61,17 +62,18 @@ class STDiT3Block(nn.Module):
         frame: Tensor | None = None,
         rope: Tensor | None = None,
         cache: LayerCache = NO_CACHE,
+        shards: Whole = WHOLE,
     ) -> Tensor:
         """x (B, N, C), text (B, L, C) and text_mask (B, L) -> the next x.
 
         t: (B, F, 6, C), the modulation that all layers share, F = 1 or one for every frame; then frame (B, N, 1) says where a token is.
-        rope: rotations (T, d / 2) make it a temporal block.
+        rope: rotations (T, d / 2) make it a temporal block. shards: where the tokens of frames live.
         """
         shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = (self.scale_shift_table + t).unbind(2)  # (B, F, C)
         per_token = () if frame is None else (frame,)
 
         def attn(x: Tensor) -> Tensor:
-            return self.attn(t2i_modulate(self.norm1(x), shift_msa, scale_msa), frames, rope, cache)
+            return self.attn(t2i_modulate(self.norm1(x), shift_msa, scale_msa), frames, rope, cache, shards)
 
         def cross_attn(x: Tensor) -> Tensor:
             return self.cross_attn(x, cache.once("text", lambda: self.cross_attn.keys_values(text)), text_mask, cache)
@@ -124,6 +126,7 @@ class STDiT3(nn.Module):
         height: Tensor | None = None,
         width: Tensor | None = None,
         cache: Cache = NO_CACHE,
+        shards: Whole = WHOLE,
         **ignored: Any,
     ) -> Tensor:
         """Predict (B, out_channels, T, H, W), velocity first, in float32.
@@ -131,19 +134,21 @@ class STDiT3(nn.Module):
         x: latents (B, in_channels, T, H, W), under guidance all prompts and then all null captions. timestep: (B,), 0 to 1000, in float32
         whatever the model's dtype. y: text states (B, 1, M, caption_channels). mask: (n, M), 1 at the text's tokens, n dividing B: each
         half of the batch gets it. x_mask: (B, T), False where a frame is given. fps, height, width (pixels): one for each of n prompts.
+        shards: where the tokens of frames live (`shard_tokens`), if several processes share a video; all get the same arguments, and the
+        whole result. A cache has the same shards.
         Raises ValueError if fps, height or width is missing, or a text is empty.
         """
         if fps is None or height is None or width is None:
             raise ValueError("fps, height and width of the video are needed")
         latent, (frames, rows, columns) = x.shape[2:], self.get_dynamic_size(x)
-        x = self.embed(x.to(self.x_embedder.proj.weight.dtype), height, width)
+        x = shards.split(self.embed(x.to(self.x_embedder.proj.weight.dtype), height, width))
         fps = cache.once("fps", lambda: self.fps_embedder(fps, len(x)))
         text = cache.once("text", lambda: self.y_embedder(text_rows(y, mask)[0].to(x.dtype)))
         text_mask = cache.once("text_mask", lambda: text_rows(y, mask)[1])
         t, frame = (self.t_embedder(timestep) + fps)[:, None], None  # (B, F, C), F = 1 or all frames
         if x_mask is not None:
             given = (self.t_embedder(torch.zeros_like(timestep)) + fps)[:, None]
-            frame = torch.arange(frames, device=x.device).repeat_interleave(rows * columns).expand(len(x), -1)[..., None]
+            frame = torch.arange(frames, device=x.device).repeat_interleave(x.shape[1] // frames).expand(len(x), -1)[..., None]
         t6 = self.t_block(t)
         if x_mask is not None:
             t, t6 = (torch.where(x_mask.bool()[..., None], *pair) for pair in ((t, given), (t6, self.t_block(given))))
@@ -152,9 +157,9 @@ class STDiT3(nn.Module):
         cache.step(x)
         stacks = (cache.walk(name, getattr(self, name)) for name in ("spatial_blocks", "temporal_blocks"))
         for (spatial, spatial_cache), (temporal, temporal_cache) in zip(*stacks, strict=True):  # in turns
-            x = spatial(x, text, text_mask, t6, frames, frame, cache=spatial_cache)
-            x = temporal(x, text, text_mask, t6, frames, frame, rope, cache=temporal_cache)
-        x = self.final_layer(cache.hidden(x), t)
+            x = spatial(x, text, text_mask, t6, frames, frame, cache=spatial_cache, shards=shards)
+            x = temporal(x, text, text_mask, t6, frames, frame, rope, cache=temporal_cache, shards=shards)
+        x = shards.join(self.final_layer(cache.hidden(x), t))
         return self.unpatchify(x, (frames, rows, columns), latent).float()
 
     def embed(self, x: Tensor, height: Tensor, width: Tensor) -> Tensor:
