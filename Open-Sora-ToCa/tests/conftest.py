@@ -3,6 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from toca.runner import reproducible_matmuls
+
+reproducible_matmuls()  # before the first product, as programs do
 torch.set_num_threads(1)  # on tensors this small a second thread only waits, and on a busy machine it waits long
 
 

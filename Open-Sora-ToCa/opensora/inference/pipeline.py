@@ -19,6 +19,7 @@ from opensora.utils.mask_strategy import Group, apply_mask_strategy, continued, 
 from toca.cache import Cache
 from toca.methods import Method
 from toca.runner import item_seed
+from toca.shards import WHOLE, Whole
 from toca.spec import ModelSpec
 
 LATENT_CHANNELS = 4
@@ -40,6 +41,7 @@ class Pipeline:
     """Networks and settings of a run.
 
     spec_for: the model's spec for a number of text tokens. texts: the encoded texts of its items, (L, C) each.
+    shards: where a video's tokens live, if several processes share it; all of them generate the same items.
     shared_noise: sample k of every prompt begins with the same noise, as published.
     """
 
@@ -54,6 +56,7 @@ class Pipeline:
     seed: int
     texts: Mapping[str, Tensor]
     loops: Loops = field(default_factory=Loops)
+    shards: Whole = WHOLE
     shared_noise: bool = False
     progress: bool = False
 
@@ -85,7 +88,7 @@ class Pipeline:
         sizes = dict(fps=self.fps, height=self.size.height, width=self.size.width)
         model_args = {name: torch.full((len(items),), float(value), device=self.device) for name, value in sizes.items()}
         seeds = [item_seed(self.seed_of(item), loop) for item in items]
-        with Cache(self.spec_for(y.shape[2]), self.method, self.scheduler.num_sampling_steps, seeds=seeds) as cache:
+        with Cache(self.spec_for(y.shape[2]), self.method, self.scheduler.num_sampling_steps, seeds=seeds, shards=self.shards) as cache:
             z = self.scheduler.sample(
                 self.model,
                 z.to(self.device),
@@ -94,7 +97,7 @@ class Pipeline:
                 num_frames=self.size.num_frames,
                 height=self.size.height,
                 width=self.size.width,
-                model_args=dict(mask=text_mask, **model_args),
+                model_args=dict(mask=text_mask, shards=self.shards, **model_args),
                 mask=mask,
                 noise=lambda step, item: normal(edits[item])(tuple(z.shape[1:])),
                 cache=cache,

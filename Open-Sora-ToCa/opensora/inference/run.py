@@ -19,6 +19,7 @@ import opensora.models.stdit.stdit3
 import opensora.models.text_encoder.t5
 import opensora.models.vae
 import opensora.schedulers  # noqa: F401 - all of them register what configurations name
+from opensora.acceleration.parallel_states import sequence_parallel_group, shard_tokens
 from opensora.datasets.write_video import about_sample, marked, save_sample
 from opensora.inference.items import IMAGE_FPS, Item, Size, check_settings, items_of, save_fps, size_of
 from opensora.inference.pipeline import Loops, Pipeline, encode_texts
@@ -140,14 +141,21 @@ def main(args: argparse.Namespace, parts: Parts) -> None:
             remove_parts(folder)
             print(f"{len(items)} videos of {size.num_frames} frames, {size.height}x{size.width}, {len(todo)} to do -> {folder}", flush=True)
         barrier()  # before anyone writes
-        mine = todo[rank::world]
+        together = args.sequence_parallel and world > 1
+        mine = todo if together else todo[rank::world]
         if mine:
             texts = [item.text(loop) for item in mine for loop in range(args.loop)]
-            sample(args, load_pipeline(args, parts, size, texts, device, rank == 0), mine, shared, rank == 0)
+            pipeline = load_pipeline(args, parts, size, texts, device, rank == 0)
+            if together:
+                pipeline.shards = shard_tokens(pipeline.model.config, size.latent, sequence_parallel_group(device.type))
+            sample(args, pipeline, mine, shared, loud=rank == 0, writes=rank == 0 or not together)
         barrier()
 
 
-def sample(args: argparse.Namespace, pipeline: Pipeline, items: Sequence[Item], shared: Mapping[str, Any], loud: bool) -> None:
+def sample(
+    args: argparse.Namespace, pipeline: Pipeline, items: Sequence[Item], shared: Mapping[str, Any], loud: bool, writes: bool
+) -> None:
+    """Generate and write the items of one process; where several share every item, one of them writes."""
     if loud:
         longest = max(len(pipeline.texts[item.text(loop)]) for item in items for loop in range(args.loop))
         run = PlannedRun("", pipeline.spec_for(longest), pipeline.method, pipeline.scheduler.num_sampling_steps, rows_per_image=2)
@@ -157,9 +165,10 @@ def sample(args: argparse.Namespace, pipeline: Pipeline, items: Sequence[Item], 
         for first in range(0, len(items), args.batch_size):
             batch = items[first : first + args.batch_size]
             for item, frames in zip(batch, pipeline.generate(batch), strict=True):
-                if args.watermark:
+                if writes and args.watermark:
                     save_sample(marked(frames), item.path.with_stem(f"{item.path.stem}_watermark"), save_fps(args), about(item, shared))
-                save_sample(frames, item.path, save_fps(args), about(item, shared))
+                if writes:
+                    save_sample(frames, item.path, save_fps(args), about(item, shared))
             bar.update(len(batch))
     if loud:
         seconds = time.perf_counter() - started

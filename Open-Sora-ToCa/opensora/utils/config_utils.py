@@ -78,6 +78,8 @@ def parser(output: str | None = None) -> argparse.ArgumentParser:
     unused = p.add_argument_group("accepted and unused here")
     for flag in ("--outputs", "--data-path", "--multi-resolution"):
         unused.add_argument(flag)
+    shared_help = "under torchrun, all processes work on each video instead of each on its own videos"
+    p.add_argument("--sequence-parallel", action="store_true", help=shared_help)
     p.add_argument("--shared-noise", action="store_true", help="sample k starts from seed 1024 + k, as published, whatever the prompt")
     add_method_flags(p)
     if output:
