@@ -5,8 +5,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
-REQUIREMENTS := environments/requirements-dit.txt environments/requirements-flux.txt environments/requirements-pixart.txt environments/requirements-test.txt
-PACKAGES := common DiT-ToCa PixArt-alpha-ToCa flux-ToCa
+MODELS := dit flux opensora pixart
+REQUIREMENTS := $(patsubst %,environments/requirements-%.txt,$(MODELS) test)
+PACKAGES := common DiT-ToCa PixArt-alpha-ToCa Open-Sora-ToCa flux-ToCa
 
 .PHONY: sample test lint clean
 

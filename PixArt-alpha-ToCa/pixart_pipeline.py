@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from diffusion.aspect_ratios import Request, nearest_bin, parse_prompt
-from diffusion.model.captions import clean_caption
 from diffusion.model.t5 import PRECISIONS, T5Embedder, encoder_identity, t5_source
 from diffusion.model.text_cache import TextCache, encode_missing
 from pixart_cli import PUBLISHED_TEXT, add_method_flags, add_model_flags, num_steps, planned_run
 from pixart_sampler import Sampler
 from pixart_spec import CONFIGS
 from pixart_weights import PRETRAINED, checkpoint_path, load_model
+from toca.captions import clean_caption
 from toca.flags import method_from
 from toca.run import PlannedRun
 from toca.runner import device_from, item_generators, reproducible_matmuls

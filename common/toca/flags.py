@@ -1,10 +1,19 @@
-"""The caching flags that every fork has, as a method. Forks define the flags themselves, in upstream's spelling. Free of torch."""
+"""The caching flags that every fork has, as a method; forks define them themselves, in upstream's spelling. Free of torch."""
 
 from __future__ import annotations
 
 import argparse
 
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
+
+TRUTH = {"true": True, "yes": True, "t": True, "y": True, "1": True, "false": False, "no": False, "f": False, "n": False, "0": False}
+
+
+def truth(text: str) -> bool:
+    """The type of a flag that is followed by true or false."""
+    if text.lower() not in TRUTH:
+        raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
+    return TRUTH[text.lower()]
 
 
 def method_from(args: argparse.Namespace) -> Method:

@@ -36,14 +36,16 @@ def user_errors() -> Iterator[None]:
 
 @contextmanager
 def program_errors(memory_advice: str) -> Iterator[None]:
-    """For the entry of a program whose runs can be resumed: as `user_errors`, and exhausted memory and Ctrl-C end it with one line too."""
+    """For the entry of a program whose runs can be resumed: as `user_errors`, and exhausted memory and Ctrl-C end it with one line too.
+
+    memory_advice: what takes less memory."""
     try:
         with user_errors():
             yield
     except torch.OutOfMemoryError as error:
         raise SystemExit(f"error: out of memory on the device: {memory_advice} ({str(error).strip().splitlines()[0]})") from error
     except KeyboardInterrupt as error:
-        print("interrupted: finished pictures stay, and the same command goes on with the others")
+        print("interrupted: finished files stay, and the same command goes on with the others")
         raise SystemExit(130) from error
 
 

@@ -90,7 +90,7 @@ def test_an_interrupted_run_goes_on(tmp_path, tiny, prompt_file, monkeypatch, ca
     monkeypatch.setattr(Pipeline, "generate", interrupted)
     with pytest.raises(SystemExit) as stop:
         sample_run(tmp_path / "out", prompt_file, *tiny, *DEV)
-    assert stop.value.code == 130 and "interrupted: finished pictures stay" in capsys.readouterr().out
+    assert stop.value.code == 130 and "interrupted: finished files stay" in capsys.readouterr().out
     assert listing(tmp_path / "out") == ["img_0.jpg", "settings.json"]
     sample_run(tmp_path / "out", prompt_file, *tiny, *DEV)
     assert calls[2:] == [["two dogs"], ["a fish"]]

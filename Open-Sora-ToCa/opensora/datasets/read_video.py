@@ -19,7 +19,18 @@ def read_video(source: str | Path | BytesIO, most: int | None = None) -> Tensor:
         with av.open(source) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in itertools.islice(container.decode(video=0), most)]
     except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"cannot read the video {source}: {error}") from error
+        raise ValueError(f"not a readable video: {error}") from error
     if not frames:
-        raise ValueError(f"the video {source} has no frames")
+        raise ValueError("a video without frames")
     return torch.from_numpy(np.stack(frames))
+
+
+def count_frames(source: str | Path | BytesIO) -> int:
+    """The frames of a video whose first one can be decoded, without decoding the others. Raises ValueError if it cannot."""
+    import av
+
+    read_video(source, most=1)
+    if isinstance(source, BytesIO):
+        source.seek(0)
+    with av.open(source) as container:
+        return sum(packet.size > 0 for packet in container.demux(video=0))

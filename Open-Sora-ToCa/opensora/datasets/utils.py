@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from opensora.datasets.read_video import read_video
+from opensora.datasets.read_video import count_frames, read_video
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v", ".mpeg", ".mpg")
@@ -24,21 +26,44 @@ def is_url(path: str) -> bool:
     return path.startswith(("http://", "https://"))
 
 
+@lru_cache(maxsize=32)
+def fetch(url: str) -> bytes:
+    """What is at an address. Raises ValueError if nothing can be had."""
+    try:
+        with urlopen(url, timeout=SECONDS) as answer:
+            return answer.read()
+    except OSError as error:
+        raise ValueError(f"cannot be fetched: {getattr(error, 'reason', error)}") from error
+
+
+def opened(path: str) -> str | BytesIO:
+    """A reference as it is read: a path, or what is at an address."""
+    return BytesIO(fetch(path)) if is_url(path) else path
+
+
 def is_image(path: str) -> bool:
     """By its ending. Raises ValueError on endings of neither pictures nor videos."""
     suffix = Path(path.split("?")[0] if is_url(path) else path).suffix.lower()
     if suffix not in IMAGES + VIDEOS:
-        raise ValueError(f"reference {path}: expected a picture ({', '.join(IMAGES)}) or a video ({', '.join(VIDEOS)})")
+        raise ValueError(f"expected a picture ({', '.join(IMAGES)}) or a video ({', '.join(VIDEOS)})")
     return suffix in IMAGES
 
 
-def check_reference(path: str) -> None:
-    """Make sure that a reference on this machine can be read, by its first frame. Raises ValueError or FileNotFoundError if not."""
-    picture = is_image(path)
-    if not is_url(path):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no reference {path}")
-        read_image(path) if picture else read_video(path, most=1)
+def count_reference(path: str) -> int:
+    """The frames of a reference, whose first one can be read. Raises ValueError or FileNotFoundError if there is none."""
+    if not is_url(path) and not Path(path).is_file():
+        raise FileNotFoundError(f"there is no reference {path}")
+    with named(path):
+        return 1 if is_image(path) and read_image(opened(path)) else count_frames(opened(path))
+
+
+@contextmanager
+def named(path: str) -> Iterator[None]:
+    """Errors of what cannot be read name the reference."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"reference {path}: {error}") from error
 
 
 def read_image(source: str | BytesIO) -> Image.Image:
@@ -46,25 +71,19 @@ def read_image(source: str | BytesIO) -> Image.Image:
     try:
         with Image.open(source) as picture:
             return picture.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"cannot read the picture {source}: {error}") from error
+    except OSError as error:
+        raise ValueError(f"not a readable picture: {error}") from error
 
 
 def read_from_path(path: str, image_size: tuple[int, int], most: int | None = None) -> Tensor:
-    """Pixels (3, T, H, W) in [-1, 1] of a picture (T = 1) or of the first `most` frames of a video.
+    """Pixels (3, T, H, W) in [-1, 1] of a picture (T = 1) or of the first `most` frames of a video, from a path or an address.
 
     It is scaled until it covers image_size and cut around its centre. Raises ValueError or OSError if it cannot be read.
     """
-    source: str | BytesIO = path
-    if is_url(path):
-        try:
-            with urlopen(path, timeout=SECONDS) as answer:
-                source = BytesIO(answer.read())
-        except URLError as error:
-            raise ValueError(f"cannot fetch the reference {path}: {error.reason}") from error
-    if is_image(path):
-        return cover_image(read_image(source), image_size)[:, None]
-    return cover_video(read_video(source, most).permute(0, 3, 1, 2), image_size).transpose(0, 1)
+    with named(path):
+        if is_image(path):
+            return cover_image(read_image(opened(path)), image_size)[:, None]
+        return cover_video(read_video(opened(path), most).permute(0, 3, 1, 2), image_size).transpose(0, 1)
 
 
 def cover_size(height: int, width: int, image_size: tuple[int, int]) -> tuple[int, int]:

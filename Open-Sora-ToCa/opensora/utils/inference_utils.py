@@ -74,14 +74,3 @@ def get_save_path_name(
     if prompt_as_path and ("/" in name or "\0" in name or len(name.encode()) > LONGEST_NAME - len("..12345678.part.mp4")):
         raise ValueError(f"prompt_as_path: {prompt[:80]!r} cannot name a file, it holds a / or is too long")
     return Path(save_dir) / name
-
-
-def read_prompts(path: str) -> list[str]:
-    """The lines of a prompt file that hold something. Raises ValueError if there is none, OSError if there is no such file."""
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
-    if not any(lines):
-        raise ValueError(f"{path} holds no prompt: one per line")
-    return [line for line in lines if line]

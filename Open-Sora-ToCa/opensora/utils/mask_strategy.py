@@ -60,6 +60,20 @@ def check_mask_strategy(strategy: str, references: int, frames: int, loops: int 
     return groups
 
 
+def check_positions(groups: Sequence[Group], lengths: Sequence[int], align: int | None) -> None:
+    """Make sure that references of so many frames have all that is taken of them. Raises ValueError if not."""
+    for group in groups:
+        first_position(group, latent_frames(lengths[group.reference]), align)
+
+
+def first_position(group: Group, frames: int, align: int | None) -> int:
+    """Where a group begins in a reference of so many latent frames. Raises ValueError if that is not in it."""
+    start = position(group.reference_start, frames, align)
+    if not 0 <= start < frames:
+        raise ValueError(f"reference {group.reference} of a mask strategy has {frames} latent frames, none at {group.reference_start}")
+    return start
+
+
 def find_nearest_point(value: int, point: int, most: int) -> int:
     """The multiple of `point` that a position is moved to: the nearest, but none of the last one's start."""
     whole, rest = divmod(value, point)
@@ -88,11 +102,9 @@ def apply_mask_strategy(
             if group.loop != loop:
                 continue
             reference = references[item][group.reference]
-            start = position(group.reference_start, reference.shape[1], align)
+            start = first_position(group, reference.shape[1], align)
             target = position(group.target_start, z.shape[2], align)
             length = min(group.length, z.shape[2] - target, reference.shape[1] - start)
-            if start < 0 or length < 1:
-                raise ValueError(f"reference {group.reference} has {reference.shape[1]} latent frames, none at {group.reference_start}")
             z[item, :, target : target + length] = reference[:, start : start + length].to(z)
             mask[item, target : target + length] = group.edit_ratio
             found = True

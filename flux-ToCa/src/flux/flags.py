@@ -16,18 +16,12 @@ from flux.util import CONFIGS, load_ae, load_clip, load_flow_model, load_t5
 from flux_cli import add_method_flags, method_from
 from flux_spec import LORA_RANK
 from toca import runner
+from toca.flags import truth
 from toca.runner import reproducible_matmuls
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 MEMORY_ADVICE = "try --offload, --dtype bf16, a smaller --batch_size, or fewer tokens (--width, --height)"
 program_errors = partial(runner.program_errors, MEMORY_ADVICE)
-
-
-def truth(text: str) -> bool:
-    """`--flag`, `--flag True` and `--flag=False` are all understood."""
-    if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-        raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
-    return text.lower() in ("true", "1", "yes")
 
 
 def add_switch(parser: argparse.ArgumentParser, flag: str, default: bool, help: str) -> None:

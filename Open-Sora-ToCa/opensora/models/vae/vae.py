@@ -40,8 +40,9 @@ class VideoAutoencoderKL(nn.Module):
         self.micro_batch_size = micro_batch_size
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations (B T, 4, H / 8, W / 8) of frames (B T, 3, H, W)."""
-        parts = [self.module.encode(frames).latent_dist for frames in x.split(self.micro_batch_size)]
+        """Means and standard deviations (B T, 4, H / 8, W / 8) of frames (B T, 3, H, W), which may wait on the CPU."""
+        weight = self.module.quant_conv.weight
+        parts = [self.module.encode(frames.to(weight)).latent_dist for frames in x.split(self.micro_batch_size)]
         return torch.cat([part.mean for part in parts]), torch.cat([part.std for part in parts])
 
     def decode(self, z: Tensor) -> Iterator[Tensor]:
@@ -77,7 +78,7 @@ class VideoAutoencoderPipeline(nn.Module):
         draw: standard normal numbers of a shape, asked once for all frames, then once for all latents; None takes the means.
         """
         batch = len(x)
-        mean, std = self.spatial_vae.encode(rearrange(x, "b c t h w -> (b t) c h w").to(self.scale))
+        mean, std = self.spatial_vae.encode(rearrange(x, "b c t h w -> (b t) c h w"))
         frames = SPATIAL_SCALE * (mean + std * draw(tuple(mean.shape)).to(mean) if draw else mean)
         frames = rearrange(frames, "(b t) c h w -> b c t h w", b=batch)
         means, log_variances = zip(*(self.temporal_vae.encode(chunk) for chunk in frames.split(CHUNK, dim=2)))

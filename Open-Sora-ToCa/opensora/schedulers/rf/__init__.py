@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ class RFLOW:
         for name in ("num_sampling_steps", "num_timesteps"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
+        if not math.isfinite(self.cfg_scale):
+            raise ValueError(f"cfg_scale must be a number, got {self.cfg_scale}")
 
     def timesteps(self, num_frames: int, height: int, width: int) -> list[float]:
         """The times of a video of this size in pixels, falling from `num_timesteps`."""

@@ -1,4 +1,4 @@
-"""How PixArt's captions were cleaned for training, and so must be for sampling."""
+"""How the captions of PixArt and Open-Sora were cleaned for training, and so must be for sampling. Needs beautifulsoup4 and ftfy."""
 
 from __future__ import annotations
 

@@ -1,0 +1,139 @@
+"""What a run is to make: its size, its prompts with their given frames, and their files; all that can be wrong is found here."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from opensora.datasets.aspect import CHUNK, SPATIAL, get_image_size, get_num_frames, latent_size
+from opensora.datasets.utils import count_reference
+from opensora.datasets.write_video import check_encoder
+from opensora.utils.inference_utils import append_score, extract_json, get_save_path_name, prompt_of_loop, split_prompt
+from opensora.utils.mask_strategy import Group, check_loops, check_mask_strategy, check_positions
+from toca.captions import clean_caption
+from toca.prompts import read_prompts
+
+IMAGE_FPS = 120  # what the model was told of pictures
+ENDLESS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of every video of a run, in frames and pixels."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        return latent_size(self.num_frames, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One video. index: of its prompt; k: of the sample; texts, numbers: the prompt's parts and the clips they begin with."""
+
+    index: int
+    k: int
+    prompt: str
+    texts: tuple[str, ...]
+    numbers: tuple[int, ...] | None
+    references: tuple[str, ...]
+    groups: tuple[Group, ...]
+    path: Path
+
+    def text(self, loop: int) -> str:
+        """What the clip `loop` shows."""
+        return prompt_of_loop(self.texts, self.numbers, loop)
+
+
+def size_of(args: argparse.Namespace) -> Size:
+    """Raises ValueError if there is no such size, or the model cannot make it."""
+    if args.image_size is None and not (args.resolution and args.aspect_ratio):
+        raise ValueError("give --resolution and --aspect-ratio, or --image-size")
+    height, width = args.image_size or get_image_size(args.resolution, args.aspect_ratio)
+    if min(height, width) < SPATIAL:
+        raise ValueError(f"--image-size must be at least {SPATIAL} pixels, got {height} {width}")
+    frames = get_num_frames(args.num_frames)
+    if 1 < frames < CHUNK:
+        raise ValueError(f"--num-frames must be 1 (a picture) or at least {CHUNK}, got {frames}")
+    return Size(frames, height, width)
+
+
+def check_settings(args: argparse.Namespace, size: Size) -> None:
+    """Raises ValueError on numbers that make no sense, alone or together."""
+    for name in ("batch_size", "fps", "frame_interval", "num_sample", "loop", "save_fps", "align"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if args.start_index < 0 or (args.end_index is not None and args.end_index <= args.start_index):
+        raise ValueError(f"--start-index {args.start_index} and --end-index {args.end_index} leave no prompt")
+    if not 0 <= args.condition_frame_edit <= 1:
+        raise ValueError(f"--condition-frame-edit must be in 0..1, got {args.condition_frame_edit}")
+    if args.llm_refine:
+        raise ValueError("--llm-refine: there is no service that refines prompts here; give refined prompts")
+    check_loops(args.loop, size.num_frames, args.condition_frame_length)
+    if size.num_frames > 1:
+        check_encoder()
+
+
+def save_fps(args: argparse.Namespace) -> int:
+    return args.save_fps or max(args.fps // args.frame_interval, 1)
+
+
+def prompts_of(args: argparse.Namespace) -> list[tuple[int, str]]:
+    """(index, prompt) of the run: --prompt, else lines of --prompt-path, else --prompt-generator again and again.
+
+    Named by prompts, a repeated one counts as its first occurrence: one file, whichever part of the list a run takes.
+    """
+    start, end = args.start_index, args.end_index
+    if args.prompt:
+        return _first_ones(args.prompt, start) if args.prompt_as_path else list(enumerate(args.prompt, start))
+    if args.prompt_path:
+        lines = read_prompts(args.prompt_path, "--prompt-path")
+        if start >= len(lines):
+            raise ValueError(f"{args.prompt_path} has {len(lines)} prompts, none from --start-index {start} on")
+        return (_first_ones(lines) if args.prompt_as_path else list(enumerate(lines)))[start:end]
+    if args.prompt_generator is not None:
+        return [(index, args.prompt_generator) for index in range(start, end or ENDLESS)]
+    raise ValueError("there is no prompt: give --prompt or --prompt-path")
+
+
+def _first_ones(prompts: Sequence[str], start: int = 0) -> list[tuple[int, str]]:
+    first: dict[str, int] = {}
+    return [(first.setdefault(prompt, index), prompt) for index, prompt in enumerate(prompts, start)]
+
+
+def items_of(args: argparse.Namespace, size: Size) -> list[Item]:
+    """The videos of a run, by prompt and then sample. Raises ValueError or OSError if a prompt or what is given to it is malformed."""
+    given = prompts_of(args)
+    parsed = [(index, *extract_json(prompt)) for index, prompt in given]
+    references = _per_prompt(args.reference_path, "reference-path", [reference for *_, reference, _ in parsed])
+    strategies = _per_prompt(args.mask_strategy, "mask-strategy", [strategy for *_, strategy in parsed])
+    ending, items = ".png" if size.num_frames * args.loop == 1 else ".mp4", {}
+    for (index, prompt, *_), reference, strategy in zip(parsed, references, strategies, strict=True):
+        paths = tuple(path for path in reference.split(";") if path)
+        groups = check_mask_strategy(strategy, len(paths), size.latent[0], args.loop)
+        texts, numbers = split_prompt(prompt)
+        texts = tuple(clean_caption(append_score(text, args.aes, args.flow, args.camera_motion)) for text in texts)
+        for k in range(args.num_sample):
+            name = get_save_path_name(args.save_dir, args.sample_name, index, prompt, args.prompt_as_path, args.num_sample, k)
+            path = name.with_name(name.name + ending)
+            item = Item(index, k, prompt, texts, None if numbers is None else tuple(numbers), paths, tuple(groups), path)
+            if items.setdefault(path, item) != item:
+                raise ValueError(f"two prompts would become {path}: {items[path].prompt!r} and {prompt!r}")
+    lengths = {path: count_reference(path) for path in dict.fromkeys(path for item in items.values() for path in item.references)}
+    for item in items.values():
+        check_positions(item.groups, [lengths[path] for path in item.references], args.align)
+    return list(items.values())
+
+
+def _per_prompt(given: Sequence[str] | None, flag: str, own: list[str]) -> list[str]:
+    """The values of a flag, one per prompt, else what the prompts say themselves. Raises ValueError if their numbers differ."""
+    if given is None:
+        return own
+    if len(given) != len(own):
+        raise ValueError(f"--{flag} has {len(given)} values for {len(own)} prompts: give one for each, '' where there is none")
+    return list(given)

@@ -1,0 +1,53 @@
+"""The text encoder of Open-Sora: the encoder of T5 v1.1 XXL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
+
+from opensora.registry import MODELS
+from toca.pretrained import from_disk_or_hub, load_encoder
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # not fp16, in which T5 overflows
+
+
+@MODELS.register_module("t5")
+class T5Encoder:
+    """Texts to the last hidden states of a T5, from a folder of transformers or by its hub name.
+
+    model_max_length: tokens that a text is padded or cut to. dtype: fp32, which it is published to run in, or bf16.
+    shardformer: of ColossalAI, accepted because configurations have it.
+    Raises ValueError if the folder holds something else, is damaged or lacks tensors, OSError if it or its tokenizer cannot be read.
+    """
+
+    def __init__(
+        self,
+        from_pretrained: str = "DeepFloyd/t5-v1_1-xxl",
+        model_max_length: int = 300,
+        dtype: str = "fp32",
+        device: torch.device | str = "cpu",
+        shardformer: bool = False,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"text encoder: there is no dtype {dtype!r}; choose from {', '.join(DTYPES)}")
+        kind = from_disk_or_hub(AutoConfig, from_pretrained).model_type
+        if kind != "t5":
+            raise ValueError(f"{from_pretrained} holds a model of type {kind!r}; Open-Sora reads prompts with T5")
+        self.model_max_length = model_max_length
+        self.tokenizer = from_disk_or_hub(AutoTokenizer, from_pretrained)
+        self.model = load_encoder(T5EncoderModel, from_pretrained, dtype=DTYPES[dtype]).to(device)
+
+    @property
+    def output_dim(self) -> int:
+        return self.model.config.d_model
+
+    @torch.no_grad()
+    def encode(self, text: Sequence[str]) -> dict[str, Tensor]:
+        """y: (n, 1, L, D), the states of cleaned texts; mask: (n, L), 1 at their tokens. L is model_max_length."""
+        tokens = self.tokenizer(list(text), padding="max_length", truncation=True, max_length=self.model_max_length, return_tensors="pt")
+        tokens = tokens.to(self.model.device)
+        states = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
+        return dict(y=states[:, None], mask=tokens["attention_mask"])
