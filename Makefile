@@ -5,8 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
-MODELS := dit flux opensora pixart
-REQUIREMENTS := $(patsubst %,environments/requirements-%.txt,$(MODELS) test)
+REQUIREMENTS := $(addprefix environments/, requirements-dit.txt requirements-pixart.txt requirements-opensora.txt requirements-flux.txt \
+	requirements-test.txt)
 PACKAGES := common DiT-ToCa PixArt-alpha-ToCa Open-Sora-ToCa flux-ToCa
 
 .PHONY: sample test lint clean

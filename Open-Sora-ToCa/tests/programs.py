@@ -52,5 +52,5 @@ def pixels(path: Path) -> Tensor:
 
 
 def alike(a: Path, b: Path) -> bool:
-    """Whether two videos show the same; the encoder may differ in the last bits of frames as small as these."""
-    return len(pixels(a)) == len(pixels(b)) and float((pixels(a) - pixels(b)).abs().float().mean()) < 1
+    """Whether two videos show the same. The encoder does not always make the same of frames as small as these; others differ by 24."""
+    return len(pixels(a)) == len(pixels(b)) and float((pixels(a) - pixels(b)).abs().float().mean()) < 6
