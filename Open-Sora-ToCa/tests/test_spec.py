@@ -11,7 +11,7 @@ import pytest
 
 import opensora_cli
 from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
-from toca.flops import rounded_tflops, step_flops, total_flops
+from toca.flops import step_flops, total_flops
 from toca.memory import attention_maps, predict
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.plan import Kind
