@@ -25,7 +25,7 @@ def _square(x: Pixels, y: Pixels) -> Pixels:
 
 
 def _triangle(x: Pixels, y: Pixels) -> Pixels:
-    return np.maximum(np.abs(x) * np.float32(0.75**0.5) + y / 2, -y) - np.float32(0.5)
+    return np.maximum(np.abs(x) * np.float32(0.75**0.5) - y / 2, y) - np.float32(0.5)
 
 
 def _cross(x: Pixels, y: Pixels) -> Pixels:

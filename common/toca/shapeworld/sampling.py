@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .counter import uniforms
-from .scene import CLASSES, SHAPES, Background, Object, Scene
+from .scene import CLASSES, Background, Object, Scene
 
 Floats = NDArray[np.float64]
 Number = TypeVar("Number", float, Floats)
@@ -16,7 +16,7 @@ Number = TypeVar("Number", float, Floats)
 _SINGLE_STREAM = 0
 MARGIN = 0.03
 TINT = 0.05
-_SYMMETRY = np.array([1, 4, 3, 4])                                       # a turn by 1/k of a circle leaves SHAPES[i] unchanged
+TILT = np.pi / 12                                                        # shapes stand upright, but for a random turn of up to 15 degrees
 _TEXTURES = np.array([[0, 0, 0], [1, 0, 0], [0.7, 0.7, 0], [0.6, 0.6, 0.6]])     # plain, stripes, checks, noise
 
 
@@ -79,7 +79,7 @@ def draw_singles(seed: int, indices: ArrayLike, labels: NDArray[np.int64] | None
     label = (u[:, 0] * len(CLASSES)).astype(np.int64) if labels is None else labels
     radius = between(u[:, 1], 0.19, 0.325)
     cx, cy = (between(u[:, i], radius + MARGIN, 1 - radius - MARGIN) for i in (2, 3))
-    angle = 2 * np.pi * u[:, 4] / _SYMMETRY[label // (len(CLASSES) // len(SHAPES))]
+    angle = between(u[:, 4], -TILT, TILT)
     objects = Objects(label, cx, cy, radius, angle, between(u[:, 5:8], -TINT, TINT))
     return draw_backgrounds(u[:, 8:]), objects
 
