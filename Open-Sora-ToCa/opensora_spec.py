@@ -111,7 +111,7 @@ def opensora_spec(
         spatial=dict.fromkeys(("toca", "duca"), Spatial(block=2, bonus=bonus, frames=bonus_frames, softmax=True)),
         coupled_rows=2,
         uncoupled=frozenset({"keys", "values"}),
-        rounds_steps=True,
+        printed_units=(1e12,),
     )
 
 

@@ -122,7 +122,7 @@ def flux_spec(params: FluxParams, img_tokens: int, txt_tokens: int, lora_rank: i
         },
         skip_odd=True,
         published_maps=False,
-        rounds_steps=True,
+        printed_units=(1e12, 1e9),
     )
 
 

@@ -1,7 +1,8 @@
-"""One video on two processes gives what one process gives: outputs, scores and choices, with an odd number of tokens a frame."""
+"""One video on two processes gives what one gives: outputs, scores and choices, with an odd and an even number of tokens a frame."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,26 @@ from toca.cache import Cache
 from toca.methods import DuCa, Method, TaylorSeer, ToCa
 from toca.shards import WHOLE, SequenceShards, Whole
 
-LATENT, STEPS, WORLD = (3, 5, 6), 7, 2  # 9 tokens a frame
+LATENT, EVEN, STEPS, WORLD = (3, 5, 6), (3, 4, 6), 7, 2  # 9 and 6 tokens a frame
 GIVEN = torch.tensor([[False, True, True], [True, False, True]])
 SCORES = ("attention", "kv-norm", "similarity", "norm", "random")
 METHODS: dict[str, Method | None] = {
     "uncached": None,
     "toca": ToCa(interval=3, ratio=0.1),
     **{f"toca-{score}": ToCa(interval=3, ratio=0.3, ratio_schedule="constant", score=score) for score in SCORES},
+    "toca-even": ToCa(interval=3, ratio=0.97, ratio_schedule="constant"),  # all but one token: each process computes as many as it has
     "duca": DuCa(interval=3, ratio=0.1, score="kv-norm"),
     "taylorseer": TaylorSeer(interval=3, order=1),
 }
 
 
-def runs(shards: Whole) -> dict[str, tuple[Tensor, list[Tensor]]]:
-    """By method: the result, and all tokens chosen; with frames that are given in every second run."""
-    model, data = small_stdit3(), inputs(2)
-    data["z"] = torch.randn(2, 4, *LATENT, generator=torch.Generator().manual_seed(1))
-    results = {}
+def runs(shards: Callable[[tuple[int, int, int]], Whole]) -> dict[str, tuple[Tensor, list[Tensor]]]:
+    """By method: the result, and all tokens chosen; with frames that are given in every second run. shards: of a latent."""
+    model, results = small_stdit3(), {}
     for number, (name, method) in enumerate(METHODS.items()):
         chosen: list[Tensor] = []
+        latent = EVEN if name == "toca-even" else LATENT
+        data = inputs(2) | dict(z=torch.randn(2, 4, *latent, generator=torch.Generator().manual_seed(1)))
 
         def look(cache: Cache, chosen: list[Tensor] = chosen) -> None:
             for stack in ("spatial_blocks", "temporal_blocks"):
@@ -44,8 +46,8 @@ def runs(shards: Whole) -> dict[str, tuple[Tensor, list[Tensor]]]:
                     if selector := cache.selector(stack, branch):
                         chosen += [rows.clone() for rows in selector.chosen if rows is not None]
 
-        spec, x_mask = opensora_spec(SMALL, LATENT, TEXT), GIVEN if number % 2 else None
-        options: dict[str, Any] = dict(spec=spec, shards=shards, x_mask=x_mask)
+        spec, x_mask = opensora_spec(SMALL, latent, TEXT), GIVEN if number % 2 else None
+        options: dict[str, Any] = dict(spec=spec, shards=shards(latent), x_mask=x_mask)
         results[name] = sample(model, method, data, STEPS, after_step=look if method else lambda cache: None, **options), chosen
     return results
 
@@ -53,9 +55,10 @@ def runs(shards: Whole) -> dict[str, tuple[Tensor, list[Tensor]]]:
 def process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
-    shards = shard_tokens(SMALL, LATENT, sequence_parallel_group("cpu"))
+    group = sequence_parallel_group("cpu")
+    shards = shard_tokens(SMALL, LATENT, group)
     assert isinstance(shards, SequenceShards) and shards.local(27) == 3 * 5
-    torch.save(runs(shards), f"{folder}/{rank}.pt")
+    torch.save(runs(lambda latent: shard_tokens(SMALL, latent, group)), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -68,7 +71,7 @@ def parallel(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[T
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, tuple[Tensor, list[Tensor]]]:
-    return runs(WHOLE)
+    return runs(lambda latent: WHOLE)
 
 
 @pytest.mark.parametrize("name", METHODS)

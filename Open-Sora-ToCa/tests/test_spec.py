@@ -46,7 +46,7 @@ def test_steps_by_matrix_products() -> None:
 
 @pytest.mark.parametrize(
     ("preset", "exact", "printed"),
-    [("none", 3283.20, 3283.20), ("toca-r85", 1394.31, 1394.03), ("toca-r80", 1440.21, 1439.70), ("fora", 1751.47, 1751.32)],
+    [("none", 3283.20, 3283.20), ("toca-r85", 1394.31, 1394.03), ("toca-r80", 1440.21, 1439.70), ("fora", 1751.46, 1751.32)],
 )
 def test_totals_beside_the_printed_ones(preset: str, exact: float, printed: float) -> None:
     """The published code's own counter gives the specification's totals; the printed ones differ by less than 0.04%."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_folder import HERE
 from safetensors.torch import load_file, save_file
 from tiny_parts import VAE_SIZES, save_vae
 
@@ -27,7 +26,7 @@ PUBLISHED = {  # config.json of the hub folder
 def test_the_published_configuration_is_the_published_checkpoint() -> None:
     with torch.device("meta"):
         vae = VideoAutoencoderPipeline(**settings_of(PUBLISHED))
-    expected = json.loads((HERE / "golden" / "vae_keys.json").read_text())
+    expected = json.loads((Path(__file__).parent / "golden" / "vae_keys.json").read_text())
     assert {key: list(value.shape) for key, value in vae.state_dict().items()} == expected
     parts = [sum(p.numel() for p in part.parameters()) for part in (vae.spatial_vae, vae.temporal_vae)]
     assert parts == [83_653_863, 309_687_144]

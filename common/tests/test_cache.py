@@ -9,7 +9,7 @@ from toy import WIDTH, Model, attn, mlp, run, spec, stack
 from toca.cache import NO_CACHE, Cache
 from toca.methods import FORA, DuCa, NoCaching, TaylorSeer, ToCa
 from toca.plan import Kind
-from toca.shards import gather
+from toca.slots import gather
 from toca.spec import HIDDEN
 
 STEPS = 8

@@ -12,6 +12,7 @@ from toca.memory import predict
 from toca.methods import FORA, DuCa, Method, TaylorSeer, ToCa
 from toca.plan import Kind
 from toca.scoring import SCORES
+from toca.shards import Whole
 
 SPEC, STEPS = feeding_spec(depth=10), 10
 METHODS = [FORA(3), TaylorSeer(3, 1), *(cls(4, 0.2, "constant", score) for cls in (ToCa, DuCa) for score in SCORES)]
@@ -70,3 +71,8 @@ def test_fed_rows_are_those_of_the_full_step(x: torch.Tensor) -> None:
         for _ in range(3):
             torch.testing.assert_close(model(x, 0.0, cache) - x, first, atol=1e-6, rtol=0)
     torch.testing.assert_close(model(x, 0.0, NO_CACHE) - x, first, atol=1e-6, rtol=0)
+
+
+def test_tokens_that_feed_others_are_not_split_among_processes() -> None:
+    with pytest.raises(ValueError, match="cannot be split among processes"):
+        Cache(SPEC, FORA(3), STEPS, shards=Whole())

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from toca.shards import WHOLE, SequenceShards, gather
+from toca.shards import WHOLE, SequenceShards
+from toca.slots import gather
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ class BranchCache:
             self.selector.look(self.layer.index, join(seen), join(against.value) if isinstance(against, Last) else None)
         rows, shards = self.selector.chosen[self.layer.index], self.layer.cache.shards
         selected = shards.take(x, rows)
-        beside = (t if t.shape[1] == selected.shape[1] else shards.take(t, rows) for t in per_token)
+        beside = [shards.take(t, rows) if t.shape[1] == x.shape[1] else t for t in per_token]
         self.layer.running, self.rows = self, rows
         values = f(selected, *beside)
         self.layer.running = self.rows = None
@@ -225,6 +225,8 @@ class Cache:
         once_budget: int = ONCE_BUDGET,
         shards: Whole = WHOLE,
     ) -> None:
+        if shards is not WHOLE and any(branch.feeds for stack in spec.stacks for branch in stack.branches):
+            raise ValueError(f"tokens of {spec.name} cannot be split among processes: some of its branches feed others")
         self.spec, self.method, self.shards = spec, method, shards
         self.plan = method.plan(spec, num_steps)
         self.index = -1  # of the current step, in execution order

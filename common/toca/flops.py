@@ -54,10 +54,11 @@ def total_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
 
 
 def rounded_tflops(plan: Plan, counter: str = "upstream", rows: int = 1) -> float:
-    """TFLOPs of a whole run as some published tables have them: every step rounded to two decimals before the sum, of a TFLOP, or of a
-    GFLOP where it is less than one TFLOP, as counters print it."""
-    steps = [rows * step_flops(plan.spec, row, counter) / 1e12 for row in plan.steps]
-    return round(sum(round(step, 2 if step >= 1 else 5) for step in steps), 2)
+    """TFLOPs of a whole run as some published tables have them: every step rounded before the sum, to two decimals of the largest of the
+    spec's `printed_units` that it reaches."""
+    steps = [rows * step_flops(plan.spec, row, counter) for row in plan.steps]
+    units = [next((unit for unit in plan.spec.printed_units if flops >= unit), plan.spec.printed_units[-1]) for flops in steps]
+    return round(sum(round(flops / unit, 2) * unit for flops, unit in zip(steps, units, strict=True)) / 1e12, 2)
 
 
 def executed_flops(plan: Plan, rows: int = 2) -> int:

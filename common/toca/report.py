@@ -148,7 +148,7 @@ def flops_data(run: PlannedRun, images: int) -> Data:
         if run.spec.run_cost:
             kinds["once"] = total - sum(kinds.values())
         counters[counter] = dict(total=total, uncached=uncached, speedup=uncached / total, kinds=kinds)
-    if run.spec.rounds_steps:
+    if run.spec.printed_units:
         counters["upstream"]["rounded_tflops"] = rounded_tflops(plan, rows=rows)
     return run_data(run) | dict(heading=heading(run), images=images, steps=dict(plan.kind_counts()), counters=counters)
 
@@ -165,7 +165,7 @@ def flops_text(data: Data) -> str:
     images = "1 image" if data["images"] == 1 else f"{data['images']} images"
     text = f"{data['heading']}: {images}, {data['rows_per_image'] * data['images']} batch rows\n\n{columns(header, rows)}"
     if rounded := counters["upstream"].get("rounded_tflops"):
-        text += f"\n\nas published tables add it up, every step rounded to 0.01 TFLOPs: {rounded:.2f} TFLOPs"
+        text += f"\n\nas published tables add it up, every step rounded: {rounded:.2f} TFLOPs"
     return text
 
 

@@ -10,10 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def gather(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows (R * K,) of the (R * N, ...) view of x (R, N, ...), as (R, K, ...)."""
-    return x.flatten(0, 1).index_select(0, rows).unflatten(0, (x.shape[0], -1))
+from toca.slots import gather
 
 
 class Whole:

@@ -120,7 +120,7 @@ class ModelSpec:
     published_local: frozenset[str] = frozenset()  # methods whose published code has full steps with force_fresh "global" alone
     published_depth: int = 28  # the depth that upstream's layer schedules take for granted
     published_maps: bool = True  # upstream keeps attention maps where they rate tokens
-    rounds_steps: bool = False  # published totals add up rounded steps (`toca.flops.rounded_tflops`)
+    printed_units: tuple[float, ...] = ()  # largest first, if published totals add up rounded steps (`toca.flops.rounded_tflops`)
 
     @property
     def counters(self) -> tuple[str, ...]:
