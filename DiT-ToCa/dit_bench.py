@@ -17,10 +17,9 @@ from diffusion import create_diffusion
 from dit_cli import SIZES, VAE_STRIDE
 from dit_spec import CONFIGS, dit_spec
 from models import DiT
-from toca.bench import DTYPES, Clock, Report, Result, Watch, add_flags, print_result, result_of
+from toca.bench import DTYPES, Clock, Result, Watch, add_flags, print_result, result_of, run_all
 from toca.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.runner import reproducible_matmuls
 
 METHODS: dict[str, Method] = {
     "uncached": NoCaching(),
@@ -80,13 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    reproducible_matmuls()  # as the sampling programs
-    report = Report(args, Path(__file__).parent / "benchmarks")
-    for name in args.model:
-        for dtype in args.dtype:
-            for batch in args.batch:
-                report.add(bench(name, dtype, batch, args, report.device))
-    print(f"\n{report.path}")
+    run_all(args, Path(__file__).parent / "benchmarks", args.model, bench)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,11 @@ from opensora.datasets.aspect import get_image_size, get_num_frames, latent_size
 from opensora.models.stdit.stdit3 import STDiT3
 from opensora_cli import PUBLISHED_TEXT
 from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
-from toca.bench import DTYPES, Clock, Report, Result, Watch, add_flags, print_result, result_of
+from toca.bench import DTYPES, Clock, Result, Watch, add_flags, print_result, result_of, run_all
 from toca.cache import Cache
 from toca.memory import attention_maps, predict
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.plan import Plan
-from toca.runner import reproducible_matmuls
 
 METHODS: dict[str, Method] = {
     "uncached": NoCaching(),
@@ -177,13 +176,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    reproducible_matmuls()  # as the sampling programs
-    report = Report(args, Path(__file__).parent / "benchmarks")
-    for model in args.model:
-        for dtype in args.dtype:
-            for batch in args.batch:
-                report.add(bench(model, dtype, batch, args, report.device))
-    print(f"\n{report.path}")
+    run_all(args, Path(__file__).parent / "benchmarks", args.model, bench)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,9 @@ from diffusion import DPMS
 from diffusion.model.nets import PixArt, PixArtMS
 from pixart_cli import PUBLISHED_TEXT
 from pixart_spec import CONFIGS, VAE_STRIDE, PixArtConfig, pixart_spec
-from toca.bench import DTYPES, Clock, Report, Result, Watch, add_flags, print_result, result_of, seconds_inside
+from toca.bench import DTYPES, Clock, Result, Watch, add_flags, print_result, result_of, run_all, seconds_inside
 from toca.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.runner import reproducible_matmuls
 from toca.selection import Selector
 
 README = ToCa(3, 0.3)
@@ -85,9 +84,9 @@ def upstream_bytes(config: PixArtConfig, rows: int, text_tokens: int, element_si
     )
 
 
-def bench(pixels: int, dtype: str, batch: int, args: argparse.Namespace, device: torch.device, depth: int | None = None) -> list[Result]:
+def bench(pixels: int, dtype: str, batch: int, args: argparse.Namespace, device: torch.device) -> list[Result]:
     """Every method on one model; the uncached run comes first and is what the others are compared with, half its steps come last."""
-    config = CONFIGS[pixels].replace(depth=depth or CONFIGS[pixels].depth)
+    config = CONFIGS[pixels].replace(depth=args.depth or CONFIGS[pixels].depth)
     model, steps, length = random_model(config, device, DTYPES[dtype]), args.step, args.text_tokens
     element_size = model.pos_embed.element_size()
     sample(model, ToCa(2, 0.3), 2, batch, length)  # warm-up
@@ -120,13 +119,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    reproducible_matmuls()  # as the sampling programs
-    report = Report(args, Path(__file__).parent / "benchmarks")
-    for pixels in args.image_size:
-        for dtype in args.dtype:
-            for batch in args.batch:
-                report.add(bench(pixels, dtype, batch, args, report.device, args.depth))
-    print(f"\n{report.path}")
+    run_all(args, Path(__file__).parent / "benchmarks", args.image_size, bench)
 
 
 if __name__ == "__main__":

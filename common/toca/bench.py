@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +24,7 @@ from toca.flops import step_flops, total_flops
 from toca.memory import Held, predict
 from toca.methods import Method
 from toca.plan import Plan
+from toca.runner import reproducible_matmuls
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Result = dict[str, Any]
@@ -184,6 +186,15 @@ def add_flags(parser: argparse.ArgumentParser, methods: Mapping[str, Method], ba
     parser.add_argument("--methods", nargs="+", choices=methods, default=list(methods))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", default=None, help="result file (default: benchmarks/DATE-DEVICE.json in the fork's folder)")
+
+
+def run_all(args: argparse.Namespace, folder: Path, cases: Sequence[Any], bench: Callable[..., Sequence[Result]]) -> None:
+    """bench(case, dtype, batch, args, device) for every case and every --dtype and --batch, into the result file of `folder`."""
+    reproducible_matmuls()  # as the sampling programs
+    report = Report(args, folder)
+    for case, dtype, batch in product(cases, args.dtype, args.batch):
+        report.add(bench(case, dtype, batch, args, report.device))
+    print(f"\n{report.path}")
 
 
 class Report:
