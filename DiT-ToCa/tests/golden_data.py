@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dit_spec import DiTConfig
 from models import DiT
-from toca.golden import find
+from toca.golden import DecidedOncePerStep, as_upstream, find
 from toca.methods import DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.weights import load_into
 
@@ -51,18 +51,11 @@ def model_with(data: dict[str, Tensor], layers: set[int]) -> str:
     return next(name for name, config in CONFIGS.items() if fits(config))
 
 
-class Stepwise:
-    """Upstream, patched to decide once per step: all its accidents but the mixed steps."""
-
-    def _phases(self, *args: Any) -> list[tuple[int, int]]:
-        return [(first, first) for first, _ in super()._phases(*args)]
-
-
-class StepwiseToCa(Stepwise, ToCa):
+class StepwiseToCa(DecidedOncePerStep, ToCa):
     pass
 
 
-class StepwiseDuCa(Stepwise, DuCa):
+class StepwiseDuCa(DecidedOncePerStep, DuCa):
     pass
 
 
@@ -71,21 +64,12 @@ METHODS = {("toca", False): ToCa, ("duca", False): DuCa, ("toca", True): Stepwis
 
 def method_of(case: dict[str, Any]) -> Method:
     """The engine's method for upstream's variant and flags; a case it does not understand is an error."""
-    kw, variant = dict(case["kw"]), case["variant"]
+    kw, variant = case["kw"], case["variant"]
     if variant == "orig":
-        method = NoCaching()
-    elif variant == "taylor":
-        method = TaylorSeer(interval=kw.pop("interval"), order=kw.pop("max_order"))
-    else:
-        assert (variant, case["stepwise"]) in METHODS, f"a variant this runner does not know: {variant}"
-        method = METHODS[variant, case["stepwise"]](
-            interval=kw.pop("fresh_threshold"),
-            ratio=kw.pop("fresh_ratio"),
-            ratio_schedule=kw.pop("ratio_scheduler"),
-            score=kw.pop("cache_type"),
-            soft_fresh_weight=kw.pop("soft_fresh_weight"),
-            force_fresh=kw.pop("force_fresh"),
-            upstream_exact=True,
-        )
-    assert not kw, f"flags this runner does not know: {kw}"
-    return method
+        assert not kw, f"flags this runner does not know: {kw}"
+        return NoCaching()
+    if variant == "taylor":
+        assert kw.keys() == {"interval", "max_order"}, f"flags this runner does not know: {kw}"
+        return TaylorSeer(interval=kw["interval"], order=kw["max_order"])
+    assert (variant, case["stepwise"]) in METHODS, f"a variant this runner does not know: {variant}"
+    return as_upstream(METHODS[variant, case["stepwise"]], kw)

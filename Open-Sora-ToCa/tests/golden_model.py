@@ -9,6 +9,7 @@ from golden_folder import GOLDEN, read_json
 
 from opensora.models.stdit.stdit3 import STDiT3, STDiT3Config, load_stdit3
 from opensora_spec import opensora_spec
+from toca.golden import as_upstream
 from toca.methods import DuCa, Method, NoCaching, ToCa
 from toca.spec import ModelSpec
 
@@ -29,18 +30,9 @@ def method_of(case: dict[str, Any]) -> Method:
     if "cache" not in case:
         assert name.startswith("uncached")
         return NoCaching()
-    flags, bonus = dict(case["cache"]), dict(case.get("s4_bonus", {}))
-    method = {"ToCa fork": ToCa, "DuCa fork": DuCa}[name](
-        interval=flags.pop("fresh_threshold"),
-        ratio=flags.pop("fresh_ratio"),
-        ratio_schedule=flags.pop("ratio_scheduler"),
-        score=flags.pop("cache_type"),
-        soft_fresh_weight=flags.pop("soft_fresh_weight"),
-        force_fresh=flags.pop("force_fresh"),
-        bonus=bonus.pop("ratio", 0.0),
-        upstream_exact=True,
-    )
-    assert not flags and (not bonus or bonus == {"grid": 2, "time_mean": False}), f"flags this runner does not know: {flags}, {bonus}"
+    bonus = dict(case.get("s4_bonus", {}))
+    method = as_upstream({"ToCa fork": ToCa, "DuCa fork": DuCa}[name], case["cache"], bonus=bonus.pop("ratio", 0.0))
+    assert not bonus or bonus == {"grid": 2, "time_mean": False}, f"settings this runner does not know: {bonus}"
     return method
 
 

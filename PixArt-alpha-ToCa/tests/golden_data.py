@@ -9,7 +9,7 @@ from typing import Any
 from diffusion.model.nets import PixArt, PixArtMS
 from diffusion.model.nets.PixArt import position_table
 from pixart_spec import PixArtConfig
-from toca.golden import find
+from toca.golden import DecidedOncePerStep, as_upstream, find
 from toca.methods import DuCa, Method, NoCaching, ToCa
 
 FILES = {"README.md", "cases.json", "config.json"}
@@ -39,16 +39,13 @@ def load_model(file: str, input_size: int | None = None) -> PixArt:
     return model
 
 
-class DecidedOncePerStep(ToCa):
-    """Upstream, patched to decide once per step: all its accidents but the mixed steps."""
-
-    def _phases(self, *args: Any) -> list[tuple[int, int]]:
-        return [(first, first) for first, _ in super()._phases(*args)]
+class StepwiseToCa(DecidedOncePerStep, ToCa):
+    pass
 
 
 METHODS = {
     "original PixArt-alpha (no cache)": {None: NoCaching},
-    "ToCa fork": {"per layer (upstream)": ToCa, "once per step": DecidedOncePerStep},
+    "ToCa fork": {"per layer (upstream)": ToCa, "once per step": StepwiseToCa},
     "DuCa fork": {"none (interval is constant)": DuCa},
 }
 
@@ -59,15 +56,4 @@ def method_of(case: dict[str, Any]) -> Method:
     if make is NoCaching:
         assert case["engine"] is None
         return make()
-    flags = dict(case["engine"])
-    method = make(
-        interval=flags.pop("fresh_threshold"),
-        ratio=flags.pop("fresh_ratio"),
-        ratio_schedule=flags.pop("ratio_scheduler"),
-        score=flags.pop("cache_type"),
-        soft_fresh_weight=flags.pop("soft_fresh_weight"),
-        force_fresh=flags.pop("force_fresh"),
-        upstream_exact=True,
-    )
-    assert not flags, f"flags this runner does not know: {flags}"
-    return method
+    return as_upstream(make, case["engine"])

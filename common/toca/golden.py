@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,31 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from toca.methods import Method
+
 CASES = "cases.json"
+FLAGS = {  # upstream's -> ours
+    "fresh_threshold": "interval",
+    "fresh_ratio": "ratio",
+    "ratio_scheduler": "ratio_schedule",
+    "cache_type": "score",
+    "soft_fresh_weight": "soft_fresh_weight",
+    "force_fresh": "force_fresh",
+}
+
+
+class DecidedOncePerStep:
+    """Upstream, patched to decide once per step: all its accidents but the mixed steps. To be mixed into a method."""
+
+    def _phases(self, *args: Any) -> list[tuple[int, int]]:
+        return [(first, first) for first, _ in super()._phases(*args)]
+
+
+def as_upstream(make: Callable[..., Method], flags: Mapping[str, Any], **more: Any) -> Method:
+    """A method with upstream's flags and accidents. Raises ValueError on a flag that is missing or not understood."""
+    if flags.keys() != FLAGS.keys():
+        raise ValueError(f"flags this runner does not know, or misses: {sorted(flags.keys() ^ FLAGS.keys())}")
+    return make(**{FLAGS[flag]: value for flag, value in flags.items()}, upstream_exact=True, **more)
 
 
 @dataclass(frozen=True)

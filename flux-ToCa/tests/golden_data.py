@@ -10,7 +10,7 @@ from typing import Any
 
 from flux.model import Flux, FluxParams
 from flux_spec import flux_spec
-from toca.golden import find
+from toca.golden import as_upstream, find
 from toca.methods import FORA, Method, NoCaching, TaylorSeer, ToCa
 from toca.schedule import Cycle
 from toca.spec import ModelSpec
@@ -53,18 +53,7 @@ def load_model(name: str) -> Flux:
 
 def toca_of(flags: dict[str, Any]) -> ToCa:
     """ToCa by upstream's flags; one it does not understand is an error."""
-    flags = dict(flags)
-    method = ToCa(
-        interval=flags.pop("fresh_threshold"),
-        ratio=flags.pop("fresh_ratio"),
-        ratio_schedule=flags.pop("fresh_ratio_schedule"),
-        score=flags.pop("cache_type"),
-        soft_fresh_weight=flags.pop("soft_fresh_weight"),
-        force_fresh=flags.pop("force_fresh"),
-        upstream_exact=True,
-    )
-    assert not flags, f"flags this runner does not know: {flags}"
-    return method
+    return as_upstream(ToCa, {"ratio_scheduler" if name == "fresh_ratio_schedule" else name: value for name, value in flags.items()})
 
 
 def method_of(case: dict[str, Any]) -> Method:
