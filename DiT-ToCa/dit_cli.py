@@ -6,13 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from dit_spec import CONFIGS, DiTConfig, dit_spec
+from toca import flags
 from toca.flags import method_from
-from toca.methods import METHODS
-from toca.methods.toca import FORCE_FRESH
 from toca.presets import PRESETS, parse_with_preset
 from toca.run import PlannedRun
-from toca.schedule import RATIO_SCHEDULES
-from toca.scoring import SCORES
 
 SIZES = {"DiT-mini": 32}  # side in pixels of models that do not work at 256
 VAE_STRIDE = 8
@@ -31,19 +28,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """The caching method and its settings, by upstream's names."""
-    group = parser.add_argument_group("caching")
-    group.add_argument("--preset", choices=PRESETS["dit"], default=None, help="a published setting; flags given beside it win")
-    group.add_argument("--method", choices=METHODS, default="toca")
-    group.add_argument("--fresh-threshold", type=int, default=4, help="cycle length N of toca, duca and fora; 1 caches nothing")
-    group.add_argument("--fresh-ratio", type=float, default=0.07, help="base share of tokens refreshed at a cached step; 0 is FORA")
-    group.add_argument("--ratio-scheduler", choices=(*RATIO_SCHEDULES, *dit_spec(CONFIGS["DiT-mini"]).ratio_schedules), default="ToCa")
-    group.add_argument("--cache-type", choices=SCORES, default="attention", help="what rates a token")
-    group.add_argument("--soft-fresh-weight", type=float, default=0.25, help="weight of a token's staleness in its score")
-    group.add_argument("--force-fresh", choices=FORCE_FRESH, default="global")
+    spec = dit_spec(CONFIGS["DiT-mini"])
+    group = flags.add_method_flags(parser, "dit", spec, "-", fresh_threshold=4, fresh_ratio=0.07, max_order=4)
     group.add_argument("--interval", type=int, default=4, help="cycle length of taylorseer")
-    group.add_argument("--max-order", type=int, default=4, help="order of taylorseer's differences")
-    group.add_argument("--token-bucket", type=int, default=1, help="round token counts up to a multiple: fewer shapes to compile")
-    group.add_argument("--upstream-exact", action="store_true", help="reproduce the published code's steps, accidents included")
 
 
 def config_from(args: argparse.Namespace) -> DiTConfig:

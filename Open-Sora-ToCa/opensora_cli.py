@@ -6,12 +6,10 @@ import argparse
 
 from opensora.datasets.aspect import get_image_size, get_num_frames, latent_size
 from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
+from toca import flags
 from toca.flags import method_from
-from toca.methods import METHODS
-from toca.methods.toca import FORCE_FRESH
 from toca.presets import PRESETS
 from toca.run import PlannedRun
-from toca.schedule import RATIO_SCHEDULES
 from toca.scoring import SCORES
 from toca.spec import ModelSpec
 
@@ -20,28 +18,17 @@ __all__ = ["add_method_flags", "method_from", "planned_run", "planning_parser", 
 DEFAULT_PRESET = "toca-r85"  # what upstream's program does
 PUBLISHED_TEXT = 10  # text tokens behind the published totals
 RATINGS = tuple(name for name in SCORES if name != "compress")  # which rates by attention among all tokens; here it is among some
-RATIOS = tuple({**RATIO_SCHEDULES, **opensora_spec(STDiT3Config(), (1, 2, 2), 1).ratio_schedules})
 
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """The caching method and its settings; the defaults are those of upstream's program, which has no such flags."""
-    group = parser.add_argument_group("caching")
-    group.add_argument("--preset", choices=PRESETS["opensora"], help="a published setting; flags given beside it win")
-    group.add_argument("--method", choices=METHODS, default="toca")
-    group.add_argument("--fresh-threshold", type=int, default=3, help="cycle length N, twice as long for cross-attention; 1 caches nothing")
-    group.add_argument("--fresh-ratio", type=float, default=0.1, help="base share of tokens refreshed at a cached step; 0 is FORA")
-    group.add_argument("--ratio-scheduler", choices=RATIOS, default="ToCa", help="ToCa: 1.495 times that in MLPs, none in cross-attention")
-    group.add_argument("--cache-type", choices=RATINGS, default="attention", help="what rates a token; attention: that it pays to the text")
-    group.add_argument("--soft-fresh-weight", type=float, default=0.25, help="weight of a token's staleness in its score")
-    group.add_argument("--force-fresh", choices=FORCE_FRESH, default="global")
+    paid = "what rates a token; attention: that it pays to the text"
+    spec = opensora_spec(STDiT3Config(), (1, 2, 2), 1)
+    group = flags.add_method_flags(parser, "opensora", spec, "-", RATINGS, paid, fresh_threshold=3, fresh_ratio=0.1)
     cycles = "lengths of their own for the cycles of spatial attention, temporal attention, cross-attention and MLPs"
     group.add_argument("--cycles", type=int, nargs=4, metavar=("SPATIAL", "TEMPORAL", "CROSS", "MLP"), help=cycles)
     group.add_argument("--bonus", type=float, default=0.0, help="of the best token in every cell of 2 x 2 tokens (s4)")
     group.add_argument("--bonus-frames", type=int, default=1, help="latent frames that a cell reaches over")
-    group.add_argument("--frozen-scores", action="store_true", help="rate tokens at full steps alone, not whenever they are refreshed")
-    group.add_argument("--max-order", type=int, default=1, help="order of taylorseer's differences")
-    group.add_argument("--token-bucket", type=int, default=1, help="round token counts up to a multiple: fewer shapes to compile")
-    group.add_argument("--upstream-exact", action="store_true", help="reproduce the published code's steps, accidents included")
 
 
 def spec_from(args: argparse.Namespace, config: STDiT3Config, latent: tuple[int, int, int], text_tokens: int) -> ModelSpec:

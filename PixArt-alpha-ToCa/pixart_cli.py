@@ -6,18 +6,14 @@ import argparse
 from collections.abc import Sequence
 
 from pixart_spec import CONFIGS, pixart_spec
+from toca import flags
 from toca.flags import method_from
-from toca.methods import METHODS
-from toca.methods.toca import FORCE_FRESH
 from toca.presets import PRESETS, parse_with_preset
 from toca.run import PlannedRun
-from toca.schedule import RATIO_SCHEDULES
-from toca.scoring import SCORES
 
 STEPS = {"iddpm": 100, "dpm-solver": 20, "sa-solver": 25}  # by --sampling_algo, where --step is not set
 TRAINED_STEPS = 1000
 PUBLISHED_TEXT = 24  # real text tokens behind the published totals
-RATIOS = tuple({**RATIO_SCHEDULES, **pixart_spec(CONFIGS[256]).ratio_schedules})
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,19 +26,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """The caching method and its settings, by upstream's names."""
-    group = parser.add_argument_group("caching")
-    group.add_argument("--preset", choices=PRESETS["pixart"], help="a published setting; flags given beside it win")
-    group.add_argument("--method", choices=METHODS, default="toca")
-    group.add_argument("--fresh_threshold", type=int, default=3, help="cycle length N; 1 caches nothing")
-    group.add_argument("--fresh_ratio", type=float, default=0.30, help="base share of tokens refreshed at a cached step; 0 is FORA")
-    group.add_argument("--ratio_scheduler", choices=RATIOS, default="ToCa")
-    group.add_argument("--cache_type", choices=SCORES, default="attention", help="what rates a token; attention: that it pays to the text")
-    group.add_argument("--soft_fresh_weight", type=float, default=0.25, help="weight of a token's staleness in its score")
-    group.add_argument("--force_fresh", choices=FORCE_FRESH, default="global")
-    group.add_argument("--frozen_scores", action="store_true", help="rate tokens at full steps alone, not whenever they are refreshed")
-    group.add_argument("--max_order", type=int, default=1, help="order of taylorseer's differences")
-    group.add_argument("--token_bucket", type=int, default=1, help="round token counts up to a multiple: fewer shapes to compile")
-    group.add_argument("--upstream_exact", action="store_true", help="reproduce the published code's steps, accidents included")
+    paid = "what rates a token; attention: that it pays to the text"
+    flags.add_method_flags(parser, "pixart", pixart_spec(CONFIGS[256]), "_", cache_type_help=paid, fresh_threshold=3, fresh_ratio=0.30)
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -7,32 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flux_spec import CONFIGS, LORA_RANK, FluxParams, flux_spec, txt_tokens
+from toca import flags
 from toca.flags import method_from
-from toca.methods import METHODS
-from toca.methods.toca import FORCE_FRESH
 from toca.presets import PRESETS
 from toca.run import PlannedRun
-from toca.schedule import RATIO_SCHEDULES
-from toca.scoring import SCORES
 
 PATCH = 16  # pixels of a token's side: the autoencoder's 8, two latents packed
-RATIOS = tuple({**RATIO_SCHEDULES, **flux_spec(FluxParams(), 1, 1).ratio_schedules})
 
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """The caching method and its settings. Without --method and --preset `parse` takes the model's default preset."""
-    group = parser.add_argument_group("caching")
-    group.add_argument("--preset", choices=PRESETS["flux-dev"], help="a published setting; flags beside it win")
-    group.add_argument("--method", choices=METHODS, help="in place of a preset")
-    group.add_argument("--fresh_threshold", type=int, default=4, help="cycle length N; 1 caches nothing")
-    group.add_argument("--fresh_ratio", type=float, default=0.1, help="base share of tokens refreshed at a cached step; 0 is FORA")
-    group.add_argument("--ratio_scheduler", choices=RATIOS, default="ToCa")
-    group.add_argument("--cache_type", choices=SCORES, default="attention", help="what rates a token; age: only how stale it is")
-    group.add_argument("--soft_fresh_weight", type=float, default=0.25, help="weight of a token's staleness in its score")
-    group.add_argument("--force_fresh", choices=FORCE_FRESH, default="global")
-    group.add_argument("--max_order", type=int, default=1, help="order of taylorseer's differences")
-    group.add_argument("--token_bucket", type=int, default=1, help="round token counts up to a multiple: fewer shapes to compile")
-    group.add_argument("--upstream_exact", action="store_true", help="reproduce the published code's steps, accidents included")
+    age = "what rates a token; age: only how stale it is"
+    spec = flux_spec(FluxParams(), 1, 1)
+    flags.add_method_flags(parser, "flux-dev", spec, "_", cache_type_help=age, method=None, fresh_threshold=4, fresh_ratio=0.1)
 
 
 def default_preset(name: str) -> str:
