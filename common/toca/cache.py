@@ -40,15 +40,7 @@ class NoCache:
     def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
         return f()
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        keys: Callable[[], Tensor] | None = None,
-        values: Callable[[], Tensor] | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **for_scores: Callable[[], Tensor]) -> Tensor:
         return attention(q, k, v, mask)
 
     def modulation(self, linears: Linears, activated: Tensor) -> Chunks:
@@ -160,9 +152,9 @@ class LayerCache:
         q: Tensor,
         k: Tensor,
         v: Tensor,
+        mask: Tensor | None = None,
         keys: Callable[[], Tensor] | None = None,
         values: Callable[[], Tensor] | None = None,
-        mask: Tensor | None = None,
     ) -> Tensor:
         """Attention (R, H, N, d) of the running branch, which also rates the tokens if the plan reads that.
 
@@ -176,8 +168,7 @@ class LayerCache:
             return attention(q, k, v, mask)
         observes = selectors[0].score.observes
         if observes == "mass":
-            out, mass = attention_with_mass(q, k, v)
-            seen = mass
+            out, seen = attention_with_mass(q, k, v)
         elif observes == "entropy":
             out, seen = attention_with_entropy(q, k, v, mask, self.cache.spec.coupled_rows)
         else:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from toca.runner import main_process
 
@@ -37,3 +40,11 @@ def load_encoder(cls: type, source: str | Path, **options: Any) -> Any:
     if missing := sorted(info["missing_keys"]):
         raise ValueError(f"{source} lacks {len(missing)} tensors of its {model.config.model_type} text encoder, first {missing[0]}")
     return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encode_padded(tokenizer: Any, encoder: Any, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
+    """Last hidden states (B, length, D) of texts, cut or padded to `length` tokens, and the mask (B, length), 1 for real tokens."""
+    tokens = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt").to(encoder.device)
+    states = encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
+    return states, tokens["attention_mask"]

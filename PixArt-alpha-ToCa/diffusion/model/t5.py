@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toca.pretrained import from_disk_or_hub, load_encoder
+from toca.pretrained import encode_padded, from_disk_or_hub, load_encoder
 from toca.weights import fingerprint
 
 HUB = "DeepFloyd/t5-v1_1-xxl"  # the encoder alone
@@ -38,20 +38,15 @@ class T5Embedder:
             raise ValueError(f"no T5 encoder at {source}: {advice} ({str(error).strip().splitlines()[0]})") from error
         if precision != "8bit":  # which bitsandbytes has put in its place
             self.model.to(device)
-        self.device, self.model_max_length = device, model_max_length
+        self.model_max_length = model_max_length
 
     @property
     def width(self) -> int:
         return self.model.config.d_model
 
-    @torch.no_grad()
     def get_text_embeddings(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Features (B, L, D) of cleaned texts, cut or padded to L tokens, and the mask (B, L), 1 for real tokens."""
-        tokens = self.tokenizer(
-            list(texts), max_length=self.model_max_length, padding="max_length", truncation=True, return_tensors="pt"
-        ).to(self.device)
-        output = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        return output.last_hidden_state, tokens["attention_mask"]
+        return encode_padded(self.tokenizer, self.model, texts, self.model_max_length)
 
 
 def t5_source(given: str | None, pretrained: Path) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
 
 from opensora.registry import MODELS
-from toca.pretrained import from_disk_or_hub, load_encoder
+from toca.pretrained import encode_padded, from_disk_or_hub, load_encoder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # not fp16, in which T5 overflows
 
@@ -44,10 +44,7 @@ class T5Encoder:
     def output_dim(self) -> int:
         return self.model.config.d_model
 
-    @torch.no_grad()
     def encode(self, text: Sequence[str]) -> dict[str, Tensor]:
         """y: (n, 1, L, D), the states of cleaned texts; mask: (n, L), 1 at their tokens. L is model_max_length."""
-        tokens = self.tokenizer(list(text), padding="max_length", truncation=True, max_length=self.model_max_length, return_tensors="pt")
-        tokens = tokens.to(self.model.device)
-        states = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
-        return dict(y=states[:, None], mask=tokens["attention_mask"])
+        states, mask = encode_padded(self.tokenizer, self.model, text, self.model_max_length)
+        return dict(y=states[:, None], mask=mask)
