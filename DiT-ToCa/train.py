@@ -12,6 +12,7 @@ from copy import deepcopy
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from data import Split, open_data
@@ -105,9 +106,14 @@ def train(args: argparse.Namespace, config: DiTConfig, rank: int, world: int, de
     opts = optimisers(model, args.optimizer, args.lr)
     step = resume(args.resume, model, ema, opts) if args.resume else 0
     diffusion = create_diffusion(timestep_respacing="")
-    timesteps = create_named_schedule_sampler(args.timestep_sampler, diffusion)
+    shape = dict(mean=args.timestep_mean, std=args.timestep_std) if args.timestep_sampler == "logit-normal" else {}
+    timesteps = create_named_schedule_sampler(args.timestep_sampler, diffusion, **shape)
     network = DistributedDataParallel(model) if world > 1 else model
     network.train()
+
+    def predict(x: Tensor, t: Tensor, **labels: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.mixed_precision == "bf16"):
+            return network(x, t, **labels).float()
 
     if rank == 0:
         folder = experiment_folder(args)
@@ -122,7 +128,7 @@ def train(args: argparse.Namespace, config: DiTConfig, rank: int, world: int, de
         with torch.no_grad():
             x = encode(x.to(device))
         t, weights = timesteps.sample(len(x), device)
-        losses = diffusion.training_losses(network, x, t, dict(y=y.to(device)))
+        losses = diffusion.training_losses(predict, x, t, dict(y=y.to(device)))
         loss = (losses["loss"] * weights).mean()
         loss.backward()
         for opt in opts:
@@ -165,7 +171,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--cooldown", type=float, default=0.0, help="share of the run at its end over which the learning rate falls to zero")
     p.add_argument("--max-steps", type=int, default=None, help="stop here at the latest")
     p.add_argument("--ema-decay", type=float, default=0.9999)
+    p.add_argument("--mixed-precision", choices=("no", "bf16"), default="no", help="bf16: matrix products in bfloat16, weights in float32")
     p.add_argument("--timestep-sampler", choices=SAMPLERS, default="uniform")
+    p.add_argument("--timestep-mean", type=float, default=0.0, help="of logit-normal: 0 is the middle of the schedule, below it less noise")
+    p.add_argument("--timestep-std", type=float, default=1.0, help="of logit-normal")
     p.add_argument("--patch-size", type=int, default=None, help="override the model's patch size (a coarse start for --init)")
     p.add_argument("--init", default=None, help="checkpoint whose fitting tensors start the model (ignored when resuming)")
     p.add_argument("--resume", default=None, help="checkpoint of train.py to go on from")

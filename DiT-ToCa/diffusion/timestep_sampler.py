@@ -17,18 +17,23 @@ class UniformSampler:
         return torch.randint(0, self.num_timesteps, (batch,), device=device), torch.ones(batch, device=device)
 
 
-class NoisySampler(UniformSampler):
-    """sigmoid(N(0.4, 1)) over the schedule: more of the noisy steps, which decide shapes. All weights are 1."""
+class LogitNormalSampler(UniformSampler):
+    """sigmoid(N(mean, std^2)) over the schedule (Esser et al. 2024): more of the steps where a model errs. All weights are 1."""
+
+    def __init__(self, diffusion: GaussianDiffusion, mean: float = 0.0, std: float = 1.0) -> None:
+        super().__init__(diffusion)
+        self.mean, self.std = mean, std
 
     def sample(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        share = (torch.randn(batch, device=device) + 0.4).sigmoid()
+        share = (torch.randn(batch, device=device) * self.std + self.mean).sigmoid()
         return (share * self.num_timesteps).long().clamp_max(self.num_timesteps - 1), torch.ones(batch, device=device)
 
 
-SAMPLERS = {"uniform": UniformSampler, "noisy": NoisySampler}
+SAMPLERS = {"uniform": UniformSampler, "logit-normal": LogitNormalSampler}
 
 
-def create_named_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> UniformSampler:
+def create_named_schedule_sampler(name: str, diffusion: GaussianDiffusion, **options: float) -> UniformSampler:
+    """The sampler of that name; options: `mean` and `std` of logit-normal. Raises ValueError for an unknown name."""
     if name not in SAMPLERS:
         raise ValueError(f"unknown timestep sampler {name!r}: choose from {', '.join(SAMPLERS)}")
-    return SAMPLERS[name](diffusion)
+    return SAMPLERS[name](diffusion, **options)

@@ -132,12 +132,17 @@ def test_noise_schedules_by_name() -> None:
     assert (half.betas[0], half.betas[-1]) == pytest.approx((2e-4, 0.04))
 
 
-@pytest.mark.parametrize("name", ["uniform", "noisy"])
-def test_timestep_samplers_stay_in_range(name: str) -> None:
+@pytest.mark.parametrize("name, options, mean, spread", [
+    ("uniform", {}, 24.5, 14.4), ("logit-normal", {}, 24.5, 10.4), ("logit-normal", dict(mean=-1.0, std=0.5), 13.4, 4.8),
+])
+def test_timestep_samplers_stay_in_range(name: str, options: dict, mean: float, spread: float) -> None:
     torch.manual_seed(0)
-    t, weights = create_named_schedule_sampler(name, create_diffusion("50")).sample(5000, torch.device("cpu"))
-    assert t.min() in (0, 1) and t.max() in (48, 49) and (weights == 1).all()
-    assert abs(t.float().mean() - 24.5) < 1.5 if name == "uniform" else t.float().mean() > 27
+    t, weights = create_named_schedule_sampler(name, create_diffusion("50"), **options).sample(20_000, torch.device("cpu"))
+    assert t.min() >= 0 and t.max() <= 49 and (weights == 1).all()
+    assert t.float().mean() == pytest.approx(mean, abs=0.5) and t.float().std() == pytest.approx(spread, abs=0.5)
+
+
+def test_an_unknown_timestep_sampler_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown timestep sampler"):
         create_named_schedule_sampler("loss-second-moment", create_diffusion("50"))
 

@@ -77,7 +77,10 @@ def images(tmp_path) -> Path:
 # ---- runs --------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more", [[], ["--optimizer", "muon", "--warmup-steps", "3", "--cooldown", "0.3", "--timestep-sampler", "noisy"]])
+@pytest.mark.parametrize("more", [
+    [], ["--optimizer", "muon", "--warmup-steps", "3", "--cooldown", "0.3"],
+    ["--mixed-precision", "bf16", "--timestep-sampler", "logit-normal", "--timestep-mean", "-0.4", "--timestep-std", "0.7"],
+])
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path, more):
     flags = [*WORLD, "--max-steps", "5", *more]
     folder = training(tmp_path / "results", *flags)

@@ -87,6 +87,8 @@ def device_from(name: str | None) -> torch.device:
 def process_group(device: torch.device, timeout: timedelta = timedelta(hours=12)) -> Iterator[tuple[int, int, torch.device]]:
     """(rank, world size, device) as torchrun set them, or (0, 1, device) without it. NCCL on CUDA, gloo elsewhere.
 
+    Processes that end well wait for each other: one that exits while gloo's threads still free the tensors of its last
+    collective aborts, because they then ask a closed interpreter for its lock.
     timeout: how long processes wait for each other; generous, because a resumed run may leave one of them more to do.
     Raises ValueError if there are more processes than GPUs.
     """
@@ -102,6 +104,7 @@ def process_group(device: torch.device, timeout: timedelta = timedelta(hours=12)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     try:
         yield dist.get_rank(), dist.get_world_size(), device
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 
