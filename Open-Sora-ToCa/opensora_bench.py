@@ -97,27 +97,27 @@ def projected(plan: Plan, seconds: Sequence[float]) -> float:
     return sum(seconds) + sum(median(kinds[plan.step_kind(step)]) for step in range(len(seconds), plan.num_steps))
 
 
-def operations(model: STDiT3, latent: Latent, step: int, batch: int, text_tokens: int) -> dict[str, float]:
-    """Where the time of one step of the published setting goes: seconds by kind of operation."""
+def operations(model: STDiT3, latent: Latent, steps: dict[str, int], batch: int, text_tokens: int) -> dict[str, dict[str, float]]:
+    """Where the time of these steps of the published setting goes: name -> seconds by kind of operation."""
     cuda = model.t_block[1].weight.is_cuda
-    profiles: list[profile] = []
+    profiles: dict[int, profile] = {}
 
-    def watched(now: int, call: Callable[[], Tensor]) -> Tensor:
-        if now != step:
+    def watched(step: int, call: Callable[[], Tensor]) -> Tensor:
+        if step not in steps.values():
             return call()
-        with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as found:
+        with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiles[step]:
             value = call()
             if cuda:
                 torch.cuda.synchronize()
-        profiles.append(found)
         return value
 
-    sample(model, METHODS["ToCa R=85%"], latent, 30, step + 1, batch, text_tokens, watched)
-    seconds = dict.fromkeys((*OPERATIONS, "element-wise"), 0.0)
-    for event in profiles[0].key_averages():
-        kind = next((kind for kind, parts in OPERATIONS.items() if any(part in event.key for part in parts)), "element-wise")
-        seconds[kind] += (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e6
-    return seconds
+    sample(model, METHODS["ToCa R=85%"], latent, 30, max(steps.values()) + 1, batch, text_tokens, watched)
+    found = {name: dict.fromkeys((*OPERATIONS, "element-wise"), 0.0) for name in steps}
+    for name, step in steps.items():
+        for event in profiles[step].key_averages():
+            kind = next((kind for kind, parts in OPERATIONS.items() if any(part in event.key for part in parts)), "element-wise")
+            found[name][kind] += (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e6
+    return found
 
 
 def bench(model_name: str, dtype: str, batch: int, args: argparse.Namespace, device: torch.device) -> list[Result]:
@@ -135,15 +135,13 @@ def bench(model_name: str, dtype: str, batch: int, args: argparse.Namespace, dev
     runs = [(name, METHODS[name], steps) for name in dict.fromkeys(["uncached", *args.methods])]
     for name, method, count in [*runs, (f"uncached, {steps // 2} steps", NoCaching(), steps // 2)]:
         base = results[0] if results else None
-        timed = min(count, stop if stop == steps or method != NoCaching() else 2)  # its steps are all alike
+        timed = min(count, stop if stop == steps or method != NoCaching() else 2 if count == steps else 1)  # its steps are all alike
         run = sample(model, method, latent, count, timed, batch, length)
         result = dict(model=model_name, depth=config.depth, height=height, width=width, frames=frames, dtype=dtype, batch=batch)
         result |= dict(text_tokens=length, method=name) | compared(run, method, batch, model.t_block[1].weight.element_size(), base)
         results.append(result)
         print_result(f"{model_name} x{config.depth} {height}x{width}x{frames} {dtype} batch {batch}, {name}", result, base)
-    results[0]["operations"] = {
-        kind: operations(model, latent, step, batch, length) for kind, step in (("full", 2), ("partial", 4)) if step < steps
-    }
+    results[0]["operations"] = operations(model, latent, dict(full=2, partial=4), batch, length)
     for kind, seconds in results[0]["operations"].items():
         shares = ", ".join(f"{name} {value / sum(seconds.values()):.0%}" for name, value in seconds.items())
         print(f"\n{kind} step of ToCa R=85%, {sum(seconds.values()):.3f} s of operations: {shares}")

@@ -21,8 +21,7 @@ def attention_with_mass(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor
     """Attention output (R, H, N, d) and the mass (R, N) each key receives: the head-averaged map summed over queries, in float32.
 
     On the GPU fused attention hands out its log-sum-exp, and a second pass over tiles of queries adds up exp(q k^T - lse). On the CPU,
-    where a matmul costs as much as the fused kernel's, tiles of the softmax small enough for the cache give the output and the sums at
-    once. No more than one tile of the map exists at a time.
+    where a matmul costs as much as the fused kernel's, tiles of the softmax give the output and the sums at once. No more than one tile of the map exists at a time.
     """
     if q.is_cuda and (fused := _fused_with_lse(q, k, v)):
         return fused[0], _mass_from_lse(q, k, fused[1])
@@ -56,7 +55,7 @@ def attention_with_entropy(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     rows, heads, n, d = q.shape
-    budget = GPU_TILE if q.is_cuda else CPU_TILE * torch.get_num_threads()
+    budget = GPU_TILE if q.is_cuda else 4 * CPU_TILE * torch.get_num_threads()  # long rows leave the cache anyway: larger products pay
     group, tile = min(heads, max(1, budget // n**2)), min(n, max(1, budget // n))
     out = q.new_empty(rows, n, heads, d).transpose(1, 2)
     mass = torch.zeros(rows, n, device=q.device)
