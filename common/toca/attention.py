@@ -21,7 +21,8 @@ def attention_with_mass(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor
     """Attention output (R, H, N, d) and the mass (R, N) each key receives: the head-averaged map summed over queries, in float32.
 
     On the GPU fused attention hands out its log-sum-exp, and a second pass over tiles of queries adds up exp(q k^T - lse). On the CPU,
-    where a matmul costs as much as the fused kernel's, tiles of the softmax give the output and the sums at once. No more than one tile of the map exists at a time.
+    where a matmul costs as much as the fused kernel's, tiles of the softmax give the output and the sums at once. No more than one
+    tile of the map exists at a time.
     """
     if q.is_cuda and (fused := _fused_with_lse(q, k, v)):
         return fused[0], _mass_from_lse(q, k, fused[1])
