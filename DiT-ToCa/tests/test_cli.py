@@ -32,7 +32,7 @@ def test_plan_prints_steps_and_a_summary(toca: Run) -> None:
     assert lines[2].split() == ["steps", "kind", "attn", "tokens", "share", "mlp", "tokens", "share", "GFLOPs/step", "of", "uncached"]
     assert lines[4].split() == ["0", "full", "256", "100.0%", "256", "100.0%", "474.5", "100.0%"]
     assert "18 full, 8 reuse, 2 mixed, 22 partial" in lines[-1]
-    assert "10.242 TFLOPs an image, 2.32x fewer than 23.724" in lines[-1]
+    assert "10.242 TFLOPs a sample, 2.32x fewer than 23.724" in lines[-1]
 
 
 def test_plan_data_has_every_step_layer_and_branch(toca: Run) -> None:

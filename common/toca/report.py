@@ -120,7 +120,7 @@ def plan_summary(run: PlannedRun) -> str:
     tokenwise = dict.fromkeys(branch.name for stack in run.spec.stacks for branch in stack.branches if branch.tokenwise)
     refreshed = f"; {plan.tokens_refreshed():.1%} of {'/'.join(tokenwise)} tokens computed" if tokenwise else ""
     total, uncached = total_flops(plan, rows=rows), uncached_flops(plan, rows=rows)
-    flops = f"{total / 1e12:.3f} TFLOPs an image, {uncached / total:.2f}x fewer than {uncached / 1e12:.3f}"
+    flops = f"{total / 1e12:.3f} TFLOPs a sample, {uncached / total:.2f}x fewer than {uncached / 1e12:.3f}"
     return f"{plan.num_steps} steps: {kinds}{refreshed}; {flops}"
 
 

@@ -66,7 +66,6 @@ def main(args: argparse.Namespace) -> None:
             print(f"{describe(args, cost)}\n{jobs} -> {folder}", flush=True)
         if todo:
             sample(args, folder, metadata, todo[rank::world], device, report=rank == 0)
-        barrier()
 
 
 def sample_path(folder: Path, k: int) -> Path:

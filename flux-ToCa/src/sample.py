@@ -38,7 +38,6 @@ def main(args: argparse.Namespace) -> None:
             print(f"{describe(args, cost)}\n{len(jobs)} pictures, {sum(map(len, todo))} to make -> {folder}", flush=True)
         if todo:
             sample(args, folder, jobs, todo[rank::world], device, report=rank == 0)
-        barrier()
 
 
 def path(folder: Path, index: int) -> Path:

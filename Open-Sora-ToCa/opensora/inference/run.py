@@ -139,7 +139,7 @@ def main(args: argparse.Namespace, parts: Parts) -> None:
             if not os.access(folder, os.W_OK):
                 raise ValueError(f"cannot write to {folder}: choose another --save-dir")
             remove_parts(folder)
-            print(f"{len(items)} videos of {size.num_frames} frames, {size.height}x{size.width}, {len(todo)} to do -> {folder}", flush=True)
+            print(f"{counted(items)} of {size.num_frames} frames, {size.height}x{size.width}, {len(todo)} to do -> {folder}", flush=True)
         barrier()  # before anyone writes
         together = args.sequence_parallel and world > 1
         mine = todo if together else todo[rank::world]
@@ -149,7 +149,10 @@ def main(args: argparse.Namespace, parts: Parts) -> None:
             if together:
                 pipeline.shards = shard_tokens(pipeline.model.config, size.latent, sequence_parallel_group(device.type))
             sample(args, pipeline, mine, shared, loud=rank == 0, writes=rank == 0 or not together)
-        barrier()
+
+
+def counted(items: Sequence[Item]) -> str:
+    return f"{len(items)} video{'s' * (len(items) != 1)}"
 
 
 def sample(
@@ -172,4 +175,4 @@ def sample(
             bar.update(len(batch))
     if loud:
         seconds = time.perf_counter() - started
-        print(f"{len(items)} videos in {seconds:.1f} s, {seconds / len(items):.1f} s each")
+        print(f"{counted(items)} in {seconds:.1f} s, {seconds / len(items):.1f} s each")
