@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import time
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,3 +211,19 @@ def test_one_process_needs_no_group(monkeypatch):
     with process_group(torch.device("cpu")) as place:
         assert place == (0, 1, torch.device("cpu"))
         assert not torch.distributed.is_initialized()
+
+
+def _member(rank: int, port: int, done: Path) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with process_group(torch.device("cpu")):
+        if rank == 0:
+            time.sleep(1)
+            done.touch()
+    assert done.exists() and not torch.distributed.is_initialized()
+
+
+def test_processes_of_a_group_end_together(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_member, (port, tmp_path / "done"), nprocs=2)
