@@ -17,7 +17,7 @@ from toca.presets import PRESETS
 
 FORK = Path(__file__).parents[1]
 READMES = (FORK / "README.md", FORK.parent / "README.md")
-FOREIGN = {"--nproc_per_node", "--help", "--json", "--png"}  # of torchrun and of `toca`
+FOREIGN = {"--nproc_per_node", "--help", "--json", "--png", "--depth"}  # of torchrun, of `toca`, of another fork's benchmark
 PROGRAMS = (sample, sample_ddp, train, demo, dit_bench, download)
 FLAGS = {flag for program in PROGRAMS for action in program.parser()._actions for flag in action.option_strings} | FOREIGN
 
