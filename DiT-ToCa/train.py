@@ -32,11 +32,19 @@ from vae import load_encoder, vae_name
 POSITIVE = ("global_batch_size", "log_every", "ckpt_every", "epochs", "max_steps", "patch_size", "num_classes", "image_size")
 
 
+def timestep_options(args: argparse.Namespace) -> dict[str, float]:
+    return {name: value for name in ("mean", "std") if (value := getattr(args, f"timestep_{name}")) is not None}
+
+
 def check(args: argparse.Namespace) -> DiTConfig:
     """The model's configuration; fills in the VAE. Raises ValueError on flags that make no sense."""
     for name in POSITIVE:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    if timestep_options(args) and args.timestep_sampler != "logit-normal":
+        raise ValueError("--timestep-mean and --timestep-std belong to --timestep-sampler logit-normal")
+    if args.timestep_std is not None and args.timestep_std <= 0:
+        raise ValueError(f"--timestep-std must be above 0, got {args.timestep_std}")
     config = config_from(args)
     if args.patch_size:
         if config.input_size % args.patch_size:
@@ -106,8 +114,7 @@ def train(args: argparse.Namespace, config: DiTConfig, rank: int, world: int, de
     opts = optimisers(model, args.optimizer, args.lr)
     step = resume(args.resume, model, ema, opts) if args.resume else 0
     diffusion = create_diffusion(timestep_respacing="")
-    shape = dict(mean=args.timestep_mean, std=args.timestep_std) if args.timestep_sampler == "logit-normal" else {}
-    timesteps = create_named_schedule_sampler(args.timestep_sampler, diffusion, **shape)
+    timesteps = create_named_schedule_sampler(args.timestep_sampler, diffusion, **timestep_options(args))
     network = DistributedDataParallel(model) if world > 1 else model
     network.train()
 
@@ -173,8 +180,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--ema-decay", type=float, default=0.9999)
     p.add_argument("--mixed-precision", choices=("no", "bf16"), default="no", help="bf16: matrix products in bfloat16, weights in float32")
     p.add_argument("--timestep-sampler", choices=SAMPLERS, default="uniform")
-    p.add_argument("--timestep-mean", type=float, default=0.0, help="of logit-normal: 0 is the middle of the schedule, below it less noise")
-    p.add_argument("--timestep-std", type=float, default=1.0, help="of logit-normal")
+    p.add_argument("--timestep-mean", type=float, default=None, help="of logit-normal, default 0: mid-schedule; below it less noise")
+    p.add_argument("--timestep-std", type=float, default=None, help="of logit-normal, default 1")
     p.add_argument("--patch-size", type=int, default=None, help="override the model's patch size (a coarse start for --init)")
     p.add_argument("--init", default=None, help="checkpoint whose fitting tensors start the model (ignored when resuming)")
     p.add_argument("--resume", default=None, help="checkpoint of train.py to go on from")

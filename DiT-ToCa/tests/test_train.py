@@ -88,6 +88,17 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, more):
     assert_equal_runs(folder, resumed(folder, 2, *flags))
 
 
+def test_mixed_precision_rounds_and_no_more(tmp_path):
+    plain, mixed = (losses(training(tmp_path / name, *WORLD, "--max-steps", "4", "--mixed-precision", name))[-1] for name in ("no", "bf16"))
+    assert mixed != plain and mixed[2] == pytest.approx(plain[2], rel=0.02)
+
+
+@pytest.mark.parametrize("wrong", [["--timestep-mean", "-0.4"], ["--timestep-sampler", "logit-normal", "--timestep-std", "0"]])
+def test_the_shape_of_a_timestep_sampler_is_checked(tmp_path, wrong):
+    with pytest.raises(SystemExit, match="--timestep-"):
+        training(tmp_path / "results", *WORLD, "--max-steps", "1", *wrong)
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_run_on_images_resumes_within_an_epoch_and_ends_with_its_epochs(tmp_path, images, workers):
     flags = [*SMALL, "--data-path", str(images), "--epochs", "3", "--ckpt-every", "1", "--log-every", "1", "--num-workers", workers]
