@@ -21,10 +21,10 @@ from diffusion import create_diffusion
 from dit_cli import add_model_flags
 from sampling import Decoder, Sampler, add_sampling_flags, load_decoder, load_model, prepare, to_uint8
 from toca import shapeworld
-from toca.flops import total_flops
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.metrics.distance import psnr, ssim
-from toca.runner import item_generators, user_errors
+from toca.planning.flops import total_flops
+from toca.runs.runner import item_generators, user_errors
 
 UNCACHED, REFERENCE = "uncached", "ToCa N=3"  # plain runs with fewer steps are given the second one's time and FLOPs
 METHODS: dict[str, Method] = {

@@ -17,9 +17,9 @@ from diffusion import create_diffusion
 from dit_cli import SIZES, VAE_STRIDE
 from dit_spec import CONFIGS, dit_spec
 from models import DiT
-from toca.bench import DTYPES, Clock, Result, Watch, add_flags, print_result, result_of, run_all
-from toca.cache import Cache
+from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
+from toca.runs.bench import DTYPES, Clock, Result, Watch, add_flags, print_result, result_of, run_all
 
 METHODS: dict[str, Method] = {
     "uncached": NoCaching(),

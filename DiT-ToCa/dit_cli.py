@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from dit_spec import CONFIGS, DiTConfig, dit_spec
-from toca import flags
-from toca.flags import method_from
+from toca.cli import flags
+from toca.cli.flags import method_from
+from toca.cli.forks import PlannedRun
 from toca.presets import PRESETS, parse_with_preset
-from toca.run import PlannedRun
 
 SIZES = {"DiT-mini": 32}  # side in pixels of models that do not work at 256
 VAE_STRIDE = 8

@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from toca.schedule import Bilinear, Cycle
-from toca.spec import Branch, Cost, ModelSpec, Spatial, Stack
+from toca.planning.schedule import Bilinear, Cycle
+from toca.planning.spec import Branch, Cost, ModelSpec, Spatial, Stack
 
 
 @dataclass(frozen=True)

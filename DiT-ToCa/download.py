@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from toca.weights import find
+from toca.loading.weights import find
 
 HERE = Path(__file__).parent
 PRETRAINED = HERE / "pretrained_models"
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from toca.runner import user_errors
+    from toca.runs.runner import user_errors
 
     with user_errors():
         download(args.image_size, args.vae)

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from models import DiT
-from toca.files import atomic_path
-from toca.weights import load_checkpoint, load_into
+from toca.loading.weights import load_checkpoint, load_into
+from toca.runs.files import atomic_path
 
 
 def experiment_folder(args: argparse.Namespace) -> Path:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dit_spec import CONFIGS, DiTConfig
-from toca.cache import NO_CACHE, Cache, LayerCache
-from toca.layers import Mlp, PatchEmbed, SelfAttention, TimestepEmbedder, layer_norm, modulate, sincos_2d, unpatchify
+from toca.engine.cache import NO_CACHE, Cache, LayerCache
+from toca.nn.layers import Mlp, PatchEmbed, SelfAttention, TimestepEmbedder, layer_norm, modulate, sincos_2d, unpatchify
 
 
 class LabelEmbedder(nn.Module):

@@ -17,8 +17,8 @@ from torchvision.utils import save_image
 
 from dit_cli import add_method_flags, add_model_flags, config_from, parse
 from sampling import add_sampling_flags, check_plan, describe, load_decoder, load_model, make_sampler, prepare, print_flops
-from toca.files import atomic_path
-from toca.runner import item_generators, user_errors
+from toca.runs.files import atomic_path
+from toca.runs.runner import item_generators, user_errors
 from upstream_stream import UpstreamStream
 
 IMAGENET = (207, 360, 387, 974, 88, 979, 417, 279)  # golden retriever, otter, red panda, geyser, macaw, valley, balloon, arctic fox

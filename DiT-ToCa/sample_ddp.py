@@ -20,9 +20,9 @@ from dit_cli import add_method_flags, add_model_flags, method_from, parse
 from download import checkpoint_path
 from sampler import Sampler, describe
 from sampling import add_sampling_flags, check_plan, image_size, load_decoder, load_model, make_sampler, prepare, print_flops
-from toca.runner import item_generators, main_process, process_group, sample_images, user_errors, write_npz
-from toca.vae import to_uint8
-from toca.weights import fingerprint
+from toca.loading.autoencoder import to_uint8
+from toca.loading.weights import fingerprint
+from toca.runs.runner import item_generators, main_process, process_group, sample_images, user_errors, write_npz
 from upstream_stream import UpstreamStream
 
 PREFIX = {"none": "", "fora": "FORA-", "toca": "ToCa-", "duca": "Cache-Noise-", "taylorseer": "Taylor-"}

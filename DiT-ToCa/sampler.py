@@ -11,12 +11,12 @@ from torch import Tensor
 from diffusion import GaussianDiffusion
 from dit_spec import dit_spec
 from models import DiT
-from toca.cache import Cache
+from toca.cli.forks import PlannedRun
+from toca.cli.report import run_summary, summary_line
+from toca.engine.cache import Cache
 from toca.methods import Method
-from toca.plan import Plan
-from toca.report import run_summary, summary_line
-from toca.run import PlannedRun
-from toca.spec import ModelSpec
+from toca.planning.plan import Plan
+from toca.planning.spec import ModelSpec
 
 Noise = Callable[[int], Tensor]  # step index -> standard normal draws (B, C, H, W)
 

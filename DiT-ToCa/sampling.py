@@ -12,11 +12,11 @@ from dit_cli import SIZES, config_from, method_from, planned_run
 from download import checkpoint_path
 from models import DiT
 from sampler import Sampler, describe
-from toca.layers import sincos_2d
-from toca.report import flops_lines
-from toca.runner import device_from, main_process, reproducible_matmuls
-from toca.vae import to_uint8
-from toca.weights import load_into, load_state_dict
+from toca.cli.report import flops_lines
+from toca.loading.autoencoder import to_uint8
+from toca.loading.weights import load_into, load_state_dict
+from toca.nn.layers import sincos_2d
+from toca.runs.runner import device_from, main_process, reproducible_matmuls
 from vae import Decoder, load_decoder, vae_name
 
 __all__ = [

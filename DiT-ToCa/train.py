@@ -24,9 +24,9 @@ from experiment import Log, experiment_folder, resume, save
 from models import DiT, DiT_models
 from optim import Muon, hidden_matrices
 from sampling import image_size
-from toca.files import remove_parts
-from toca.runner import device_from, item_seed, process_group, user_errors
-from toca.weights import load_state_dict
+from toca.loading.weights import load_state_dict
+from toca.runs.files import remove_parts
+from toca.runs.runner import device_from, item_seed, process_group, user_errors
 from vae import load_encoder, vae_name
 
 POSITIVE = ("global_batch_size", "log_every", "ckpt_every", "epochs", "max_steps", "patch_size", "num_classes", "image_size")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from download import PRETRAINED
-from toca.vae import LATENT_SCALE, PUBLISHED, Decoder, Encoder, decoder, load_autoencoder
+from toca.loading.autoencoder import LATENT_SCALE, PUBLISHED, Decoder, Encoder, decoder, load_autoencoder
 
 
 def vae_name(name: str | None, in_channels: int, default: str) -> str:

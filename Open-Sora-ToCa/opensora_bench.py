@@ -23,11 +23,11 @@ from opensora.datasets.aspect import get_image_size, get_num_frames, latent_size
 from opensora.models.stdit.stdit3 import STDiT3
 from opensora_cli import PUBLISHED_TEXT
 from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
-from toca.bench import DTYPES, Clock, Result, Watch, add_flags, print_result, result_of, run_all
-from toca.cache import Cache
-from toca.memory import attention_maps, predict
+from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.plan import Plan
+from toca.planning.memory import attention_maps, predict
+from toca.planning.plan import Plan
+from toca.runs.bench import DTYPES, Clock, Result, Watch, add_flags, print_result, result_of, run_all
 
 METHODS: dict[str, Method] = {
     "uncached": NoCaching(),

@@ -6,12 +6,12 @@ import argparse
 
 from opensora.datasets.aspect import get_image_size, get_num_frames, latent_size
 from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
-from toca import flags
-from toca.flags import method_from
+from toca.cli import flags
+from toca.cli.flags import method_from
+from toca.cli.forks import PlannedRun
+from toca.planning.scores import SCORES
+from toca.planning.spec import ModelSpec
 from toca.presets import PRESETS
-from toca.run import PlannedRun
-from toca.scoring import SCORES
-from toca.spec import ModelSpec
 
 __all__ = ["add_method_flags", "method_from", "planned_run", "planning_parser", "spec_from"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from toca.schedule import Bilinear, Cycle
-from toca.spec import Branch, Cost, ModelSpec, Spatial, Stack
+from toca.planning.schedule import Bilinear, Cycle
+from toca.planning.spec import Branch, Cost, ModelSpec, Spatial, Stack
 
 FREQUENCIES = 256  # numbers of a sinusoidal embedding
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import torch
 
-import toca.cache
+import toca.engine.cache
 from diffusion import DPMS
 from diffusion.model.nets import PixArt, PixArtMS
 from pixart_cli import PUBLISHED_TEXT
 from pixart_spec import CONFIGS, VAE_STRIDE, PixArtConfig, pixart_spec
-from toca.bench import DTYPES, Clock, Result, Watch, add_flags, print_result, result_of, run_all, seconds_inside
-from toca.cache import Cache
+from toca.engine.cache import Cache
+from toca.engine.selection import Selector
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.selection import Selector
+from toca.runs.bench import DTYPES, Clock, Result, Watch, add_flags, print_result, result_of, run_all, seconds_inside
 
 README = ToCa(3, 0.3)
 METHODS: dict[str, Method] = {
@@ -35,7 +35,7 @@ METHODS: dict[str, Method] = {
     "TaylorSeer N=3 O=1": TaylorSeer(3, 1),
 }
 RATING = {  # the attention that rates includes attending, which an unrated step does too
-    "scoring": (toca.cache, "attention_with_entropy"),
+    "scoring": (toca.engine.cache, "attention_with_entropy"),
     "ranking": (Selector, "_rank"),
     "noting": (Selector, "observe"),
     "opening": (Selector, "begin"),
@@ -72,8 +72,11 @@ def sample(model: PixArt, method: Method, steps: int, batch: int, text_tokens: i
 
 
 def upstream_bytes(config: PixArtConfig, rows: int, text_tokens: int, element_size: int) -> dict[str, int]:
-    """What the published code holds where we hold the bytes of `toca.memory`: outputs of all branches, head-averaged maps of attention and
-    of cross-attention on one sequence of all images and all texts, and one copy of the latter's map of all heads while it runs."""
+    """What the published code holds where we hold the bytes of `toca.planning.memory`.
+
+    Outputs of all branches; head-averaged maps of attention, and of cross-attention on one sequence of all images and all texts; one copy
+    of the latter's map of all heads while it runs.
+    """
     n, c, depth = config.grid()[0] * config.grid()[1], config.hidden_size, config.depth
     flat = rows * n * rows * text_tokens * element_size
     return dict(

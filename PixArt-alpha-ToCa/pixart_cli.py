@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from pixart_spec import CONFIGS, pixart_spec
-from toca import flags
-from toca.flags import method_from
+from toca.cli import flags
+from toca.cli.flags import method_from
+from toca.cli.forks import PlannedRun
 from toca.presets import PRESETS, parse_with_preset
-from toca.run import PlannedRun
 
 STEPS = {"iddpm": 100, "dpm-solver": 20, "sa-solver": 25}  # by --sampling_algo, where --step is not set
 TRAINED_STEPS = 1000

@@ -17,11 +17,11 @@ from pixart_cli import PUBLISHED_TEXT, add_method_flags, add_model_flags, num_st
 from pixart_sampler import Sampler
 from pixart_spec import CONFIGS
 from pixart_weights import PRETRAINED, checkpoint_path, load_model
-from toca.captions import clean_caption
-from toca.flags import method_from
-from toca.run import PlannedRun
-from toca.runner import device_from, item_generators, reproducible_matmuls
-from toca.vae import PUBLISHED, decoder, load_autoencoder, to_uint8
+from toca.cli.flags import method_from
+from toca.cli.forks import PlannedRun
+from toca.loading.autoencoder import PUBLISHED, decoder, load_autoencoder, to_uint8
+from toca.loading.caption_cleaning import clean_caption
+from toca.runs.runner import device_from, item_generators, reproducible_matmuls
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 MAX_CHARACTERS = 4000  # T5 reads about 500; cleaning takes the square of a word's length

@@ -16,12 +16,12 @@ import torch
 from diffusion.model.t5 import encoder_identity
 from pixart_cli import num_steps
 from pixart_pipeline import MEMORY_ADVICE, Pipeline, Prompt, add_run_flags, check_plan, prepare, read_lines
-from toca.files import atomic_path
-from toca.flags import method_from
-from toca.prompts import read_prompts
-from toca.report import flops_lines, run_summary, summary_line
-from toca.runner import barrier, check_manifest, main_process, process_group, program_errors, sample_images, write_npz
-from toca.weights import fingerprint
+from toca.cli.flags import method_from
+from toca.cli.report import flops_lines, run_summary, summary_line
+from toca.loading.weights import fingerprint
+from toca.runs.files import atomic_path
+from toca.runs.prompts import read_prompts
+from toca.runs.runner import barrier, check_manifest, main_process, process_group, program_errors, sample_images, write_npz
 
 PICTURE_FLAGS = ("image_size", "sampling_algo", "cfg_scale", "seed", "dtype", "ema", "vae", "t5_precision")
 FOLDER_FLAGS = {  # in a folder's name, by method

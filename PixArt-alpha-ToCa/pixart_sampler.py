@@ -13,7 +13,7 @@ from diffusion import DPMS, IDDPM, SASolverSampler
 from diffusion.aspect_ratios import Request
 from diffusion.model.nets import PixArt, trim_text
 from pixart_spec import VAE_STRIDE, pixart_spec
-from toca.cache import Cache
+from toca.engine.cache import Cache
 from toca.methods import Method
 
 Draws = Callable[[int], Tensor]  # step index -> standard normal draws (B, C, h, w)

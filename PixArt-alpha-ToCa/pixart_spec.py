@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from toca.schedule import Bilinear, Cycle
-from toca.spec import Branch, Cost, ModelSpec, Spatial, Stack
+from toca.planning.schedule import Bilinear, Cycle
+from toca.planning.spec import Branch, Cost, ModelSpec, Spatial, Stack
 
 FREQUENCIES = 256  # numbers of a sinusoidal embedding
 VAE_STRIDE = 8

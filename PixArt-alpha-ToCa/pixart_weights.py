@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion.model.nets import PixArt, PixArtMS
 from pixart_spec import CONFIGS, VAE_STRIDE, PixArtConfig
-from toca.weights import find, load_into, load_state_dict
+from toca.loading.weights import find, load_into, load_state_dict
 
 PRETRAINED = Path(__file__).parent / "pretrained_models"
 REPO = "PixArt-alpha/PixArt-alpha"

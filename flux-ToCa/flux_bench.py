@@ -23,12 +23,12 @@ from flux.model import Flux
 from flux.sampling import get_schedule, grid, image_ids
 from flux_cli import image_tokens
 from flux_spec import CONFIGS, FluxParams, flux_spec, txt_tokens
-from toca.bench import DTYPES, Clock, Report, Result, Watch, print_result, result_of
-from toca.cache import Cache
-from toca.flops import stack_flops
+from toca.engine.cache import Cache
 from toca.methods import FORA, Method, NoCaching, ToCa
-from toca.plan import Plan
-from toca.runner import reproducible_matmuls, user_errors
+from toca.planning.flops import stack_flops
+from toca.planning.plan import Plan
+from toca.runs.bench import DTYPES, Clock, Report, Result, Watch, print_result, result_of
+from toca.runs.runner import reproducible_matmuls, user_errors
 
 METHODS: dict[str, Method] = {
     "none": NoCaching(),

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flux_spec import CONFIGS, LORA_RANK, FluxParams, flux_spec, txt_tokens
-from toca import flags
-from toca.flags import method_from
+from toca.cli import flags
+from toca.cli.flags import method_from
+from toca.cli.forks import PlannedRun
 from toca.presets import PRESETS
-from toca.run import PlannedRun
 
 PATCH = 16  # pixels of a token's side: the autoencoder's 8, two latents packed
 
@@ -52,7 +52,7 @@ def image_tokens(width: int, height: int) -> int:
 
 @dataclass(frozen=True)
 class NamedModel:
-    """One of `CONFIGS`, as the command `toca` knows it (`toca.run.Fork`)."""
+    """One of `CONFIGS`, as the command `toca` knows it (`toca.cli.forks.Fork`)."""
 
     name: str
     __file__: str = __file__

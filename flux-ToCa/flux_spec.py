@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from toca.schedule import At, Bilinear, Cycle
-from toca.spec import Branch, Cost, ModelSpec, Stack
+from toca.planning.schedule import At, Bilinear, Cycle
+from toca.planning.spec import Branch, Cost, ModelSpec, Stack
 
 FREQUENCIES = 256  # numbers of a sinusoidal embedding
 LORA_RANK = 128  # of the released adapters, where a linear is not smaller

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from dit_spec import DiTConfig
 from models import DiT
-from toca.golden import DecidedOncePerStep, as_upstream, find
+from toca.loading.weights import load_into
 from toca.methods import DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.weights import load_into
+from toca.testing.golden import DecidedOncePerStep, as_upstream, find
 
 CONFIG_KEYS = {field.name for field in dataclasses.fields(DiTConfig)}
 NOTES = {"seed", "min_margin_boundary", "min_margin_block", "final_maxabs_f32_vs_f64", "out_maxabs_f32_vs_f64", "final_std"}

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from diffusion import create_diffusion
 from dit_spec import DiTConfig, dit_spec
+from toca.engine.selection import Selector
 from toca.methods import METHODS
-from toca.scoring import SCORES
-from toca.selection import Selector
+from toca.planning.scores import SCORES
 from train import optimisers, update_ema
 
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from diffusion import create_diffusion
 from dit_spec import dit_spec
-from toca.attention import attention_with_mass
-from toca.cache import BranchCache, Cache, LayerCache
-from toca.flops import total_flops
-from toca.plan import Kind
-from toca.selection import Selector, Uniform
+from toca.engine.attention import attention_with_mass
+from toca.engine.cache import BranchCache, Cache, LayerCache
+from toca.engine.selection import Selector, Uniform
+from toca.planning.flops import total_flops
+from toca.planning.plan import Kind
 
 CODES = {Kind.FULL: 0, Kind.PARTIAL: 1, Kind.REUSE: 1, Kind.SKIP: 2, Kind.FORECAST: 3}
 Place = tuple[int, int]  # (step in execution order, layer)

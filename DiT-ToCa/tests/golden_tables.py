@@ -8,11 +8,11 @@ import pytest
 from golden_data import read_json
 
 from dit_spec import CONFIGS, DiTConfig, dit_spec
-from toca.flops import total_flops
 from toca.methods import METHODS, Method, TaylorSeer
-from toca.plan import Kind
-from toca.schedule import At, f32, refreshed_tokens
-from toca.spec import HIDDEN
+from toca.planning.flops import total_flops
+from toca.planning.plan import Kind
+from toca.planning.schedule import At, f32, refreshed_tokens
+from toca.planning.spec import HIDDEN
 
 DDIM = dit_spec(DiTConfig(28, 32, 4, 2, input_size=16))
 NAMES = {Kind.FULL: "full", Kind.PARTIAL: "ToCa", Kind.REUSE: "ToCa", Kind.SKIP: "aggressive"}

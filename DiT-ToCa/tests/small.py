@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion import create_diffusion
 from dit_spec import DiTConfig, dit_spec
 from models import DiT
-from toca.cache import NO_CACHE, Cache
+from toca.engine.cache import NO_CACHE, Cache
 from toca.methods import Method
 
 SMALL = DiTConfig(depth=3, hidden_size=32, num_heads=2, patch_size=2, input_size=(6, 10), num_classes=5)  # 3 x 5 tokens

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import dit_bench
-from toca.bench import step_groups
-from toca.plan import Plan
+from toca.planning.plan import Plan
+from toca.runs.bench import step_groups
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from toca.cli import main
+from toca.cli.main import main
 from toca.presets import PRESETS
 
 README = ["--ddim-sample", "--num-sampling-steps", "50", "--fresh-threshold", "3", "--fresh-ratio", "0.07"]
@@ -145,7 +145,7 @@ def test_help_names_the_model_flags(capsys: pytest.CaptureFixture[str]) -> None:
 def test_answers_without_torch_numpy_or_matplotlib(command: str) -> None:
     """These are what takes longer than a second to import."""
     code = (
-        "import sys; from toca.cli import main; main(sys.argv[1:]); "
+        "import sys; from toca.cli.main import main; main(sys.argv[1:]); "
         "sys.exit(', '.join({'torch', 'numpy', 'matplotlib'} & sys.modules.keys()) or None)"
     )
     subprocess.run([sys.executable, "-c", code, command, "dit", "--preset", "toca3-ddim50"], check=True, stdout=subprocess.DEVNULL)

@@ -11,8 +11,8 @@ from tiny import MINI8, save_dit
 
 import demo
 from dit_spec import dit_spec
-from toca.flops import total_flops, uncached_flops
 from toca.methods import ToCa
+from toca.planning.flops import total_flops, uncached_flops
 
 MINI16 = MINI8.replace(input_size=16)  # the smallest pictures that the judge reads
 

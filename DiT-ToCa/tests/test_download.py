@@ -6,7 +6,7 @@ from tiny import one_thread, save_vae
 
 import download
 import vae
-from toca.runner import user_errors
+from toca.runs.runner import user_errors
 
 __all__ = ["one_thread"]
 

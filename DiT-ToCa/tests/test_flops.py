@@ -12,9 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dit_spec import CONFIGS, DiTConfig, dit_spec
-from toca.flops import executed_flops, step_flops, total_flops, uncached_flops
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.plan import Plan
+from toca.planning.flops import executed_flops, step_flops, total_flops, uncached_flops
+from toca.planning.plan import Plan
 
 DDPM = dict(ratio=0.07, ratio_schedule="ToCa-ddpm250", upstream_exact=True)
 DDIM = dict(ratio=0.07, ratio_schedule="ToCa-ddim50", upstream_exact=True)

@@ -10,10 +10,10 @@ import torch
 
 from dit_spec import DiTConfig, dit_spec
 from models import DiT
-from toca.cache import Cache
-from toca.memory import Held, predict
+from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.scoring import SCORES
+from toca.planning.memory import Held, predict
+from toca.planning.scores import SCORES
 
 CONFIG = DiTConfig(depth=3, hidden_size=16, num_heads=2, patch_size=2, input_size=(8, 6), num_classes=5)
 METHODS: list[Method] = [

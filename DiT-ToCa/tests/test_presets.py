@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dit_cli import parse, planned_run, planning_parser
+from toca.cli.table import preset_data
 from toca.presets import DIT, Published
-from toca.published import preset_data
 
 EXACT_DIGITS = {"toca4-ddpm250": 43420574210048, "toca1-ddpm250": 103549585270784, "toca3-ddim50": 10232809588736}
 UNEXPLAINED = {  # rows that contradict their own settings, or state none

@@ -12,7 +12,7 @@ from torch import Tensor
 from dit_spec import dit_spec
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.methods.toca import FORCE_FRESH
-from toca.scoring import SCORES
+from toca.planning.scores import SCORES
 
 MODEL = small_dit()
 METHODS = [FORA(), TaylorSeer(interval=3, order=2), *(cls(ratio=0.15, score=score) for cls in (ToCa, DuCa) for score in SCORES)]

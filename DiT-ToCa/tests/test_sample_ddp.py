@@ -22,9 +22,9 @@ from dit_cli import parse
 from dit_spec import CONFIGS, DiTConfig
 from sampler import Sampler
 from sampling import make_sampler
+from toca.loading.autoencoder import to_uint8
 from toca.methods import NoCaching
-from toca.runner import item_generators
-from toca.vae import to_uint8
+from toca.runs.runner import item_generators
 from vae import load_decoder
 
 __all__ = ["one_thread"]

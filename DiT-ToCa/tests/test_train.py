@@ -17,7 +17,7 @@ import train
 from data import ImageFolderData, Pictures, ShapeWorld, Shuffled, Split, center_crop
 from experiment import Log
 from models import DiT
-from toca.weights import load_checkpoint, load_into, load_state_dict
+from toca.loading.weights import load_checkpoint, load_into, load_state_dict
 
 __all__ = ["one_thread"]
 MODEL = ["--model", "DiT-mini", "--image-size", "8", "--patch-size", "4", "--device", "cpu"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from toca.golden import find
+from toca.testing.golden import find
 
 DATA = find("opensora", Path(__file__).parent)
 GOLDEN, read_json, tensors = DATA.folder, DATA.json, DATA.tensors

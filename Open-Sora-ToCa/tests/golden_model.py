@@ -9,9 +9,9 @@ from golden_folder import GOLDEN, read_json
 
 from opensora.models.stdit.stdit3 import STDiT3, STDiT3Config, load_stdit3
 from opensora_spec import opensora_spec
-from toca.golden import as_upstream
 from toca.methods import DuCa, Method, NoCaching, ToCa
-from toca.spec import ModelSpec
+from toca.planning.spec import ModelSpec
+from toca.testing.golden import as_upstream
 
 TYPES = ("spatial_blocks", "temporal_blocks")
 MODULES = {"cross-attn": "cross_attn", "mlp": "mlp"}  # upstream's -> ours

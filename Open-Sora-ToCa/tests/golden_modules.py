@@ -16,8 +16,8 @@ from torch import Tensor
 from opensora.models.layers.blocks import PositionEmbedding2D
 from opensora.models.stdit.stdit3 import STDiT3
 from opensora.schedulers.rf import RFLOW
-from toca.rotary import apply_rope
-from toca.selection import softmax_bonus
+from toca.engine.selection import softmax_bonus
+from toca.nn.rotary import apply_rope
 
 FORWARD, SMALL = 1e-4, 1e-5
 SINUSOID = 6e-5  # a float32 exponential may be off by one unit in the last place, 6e-8, and times reach 1000

@@ -13,9 +13,9 @@ from golden_model import CYCLES, MODULES, TYPES, load_model, method_of, spec_of
 from torch import Tensor
 
 from opensora.schedulers.rf import RFLOW
-from toca.cache import Cache
-from toca.plan import Kind, Plan
-from toca.selection import Selector, Uniform
+from toca.engine.cache import Cache
+from toca.engine.selection import Selector, Uniform
+from toca.planning.plan import Kind, Plan
 
 Place = tuple[int, str, int, str]  # (step, stack, layer, branch)
 INPUTS = {"z_init", "y", "text_mask", "cond_mask", "step_noise", "random_draws"}

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from opensora.models.stdit.stdit3 import STDiT3
 from opensora_spec import STDiT3Config, opensora_spec
-from toca.cache import NO_CACHE, Cache
+from toca.engine.cache import NO_CACHE, Cache
+from toca.engine.token_shards import WHOLE, Whole
 from toca.methods import Method
-from toca.shards import WHOLE, Whole
-from toca.spec import ModelSpec
+from toca.planning.spec import ModelSpec
 
 SMALL = STDiT3Config(depth=2, hidden_size=32, num_heads=2, caption_channels=12, model_max_length=7)
 LATENT = (3, 5, 8)  # (frames, rows, columns): 36 tokens, an odd number of rows

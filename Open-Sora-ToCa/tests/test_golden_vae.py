@@ -11,7 +11,7 @@ from golden_folder import CASES, read_json, tensors
 from opensora.datasets.aspect import latent_size
 from opensora.models.vae import VideoAutoencoderPipeline
 from opensora.models.vae.vae import settings_of
-from toca.weights import load_into
+from toca.loading.weights import load_into
 
 VAE_CASES = [name for name, case in CASES.items() if case["kind"] == "vae"]
 INPUTS = {"x", "spatial_noise", "temporal_noise"}

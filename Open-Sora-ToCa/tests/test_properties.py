@@ -12,12 +12,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from opensora_spec import opensora_spec
-from toca.cache import NoCache
-from toca.flops import executed_flops
-from toca.memory import predict
+from toca.engine.cache import NoCache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.plan import Kind
-from toca.spec import ModelSpec
+from toca.planning.flops import executed_flops
+from toca.planning.memory import predict
+from toca.planning.plan import Kind
+from toca.planning.spec import ModelSpec
 
 STEPS = 8
 README = ToCa(interval=3, ratio=0.1)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from opensora.acceleration.parallel_states import sequence_parallel_group, shard_tokens
 from opensora_spec import opensora_spec
-from toca.cache import Cache
+from toca.engine.cache import Cache
+from toca.engine.token_shards import WHOLE, SequenceShards, Whole
 from toca.methods import DuCa, Method, TaylorSeer, ToCa
-from toca.shards import WHOLE, SequenceShards, Whole
 
 LATENT, EVEN, STEPS, WORLD = (3, 5, 6), (3, 4, 6), 7, 2  # 9 and 6 tokens a frame
 GIVEN = torch.tensor([[False, True, True], [True, False, True]])

@@ -11,15 +11,15 @@ import pytest
 
 import opensora_cli
 from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
-from toca.flops import step_flops, total_flops
-from toca.memory import attention_maps, predict
+from toca.cli.forks import PlannedRun
+from toca.cli.report import memory_data, memory_text
+from toca.cli.table import preset_data
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.plan import Kind
+from toca.planning.flops import step_flops, total_flops
+from toca.planning.memory import attention_maps, predict
+from toca.planning.plan import Kind
+from toca.planning.spec import Site
 from toca.presets import PRESETS, parse_with_preset
-from toca.published import preset_data
-from toca.report import memory_data, memory_text
-from toca.run import PlannedRun
-from toca.spec import Site
 
 XL = opensora_spec(CONFIGS["STDiT3-XL/2"], (15, 60, 106), 10)  # 480p 9:16, 51 frames, a short prompt
 TENSOR = 2 * 23850 * 1152 * 2  # bytes of both halves' tokens in bfloat16

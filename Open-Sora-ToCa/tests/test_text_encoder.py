@@ -11,7 +11,7 @@ from tiny_parts import TEXT_LENGTH, TEXT_WIDTH, save_t5
 
 from opensora.inference.pipeline import encode_texts
 from opensora.models.text_encoder import T5Encoder
-from toca.captions import clean_caption
+from toca.loading.caption_cleaning import clean_caption
 
 
 @pytest.fixture(scope="module")

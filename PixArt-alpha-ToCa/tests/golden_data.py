@@ -9,8 +9,8 @@ from typing import Any
 from diffusion.model.nets import PixArt, PixArtMS
 from diffusion.model.nets.PixArt import position_table
 from pixart_spec import PixArtConfig
-from toca.golden import DecidedOncePerStep, as_upstream, find
 from toca.methods import DuCa, Method, NoCaching, ToCa
+from toca.testing.golden import DecidedOncePerStep, as_upstream, find
 
 FILES = {"README.md", "cases.json", "config.json"}
 SETTINGS = {"weights", "model", "sampler", "steps", "batch", "cfg_scale", "latent_hw", "input_size", "uses_mask", "reference", "engine"}

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from diffusion.model.nets.PixArt import position_table
 from pixart_spec import PixArtConfig, pixart_spec
-from toca.attention import attention_with_mass
-from toca.cache import Cache, LayerCache
+from toca.engine.attention import attention_with_mass
+from toca.engine.cache import Cache, LayerCache
+from toca.engine.selection import spatial_bonus
 from toca.methods import ToCa
-from toca.scoring import undecided
-from toca.selection import spatial_bonus
+from toca.planning.scores import undecided
 
 
 @torch.no_grad()

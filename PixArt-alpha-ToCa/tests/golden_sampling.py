@@ -16,9 +16,9 @@ from torch import Tensor
 
 from diffusion import DPMS, IDDPM, SASolverSampler
 from pixart_spec import pixart_spec
-from toca.cache import BranchCache, Cache
-from toca.plan import Kind
-from toca.selection import Selector
+from toca.engine.cache import BranchCache, Cache
+from toca.engine.selection import Selector
+from toca.planning.plan import Kind
 
 BRANCHES = ("cross_attn", "mlp")
 CODES = {Kind.FULL: 1, Kind.PARTIAL: 0, Kind.REUSE: 0, Kind.SKIP: 2}

@@ -11,9 +11,9 @@ from torch import Tensor
 from diffusion import DPMS
 from diffusion.model.nets import PixArt, PixArtMS
 from pixart_spec import PixArtConfig, pixart_spec
-from toca.cache import NO_CACHE, Cache
+from toca.engine.cache import NO_CACHE, Cache
 from toca.methods import Method
-from toca.spec import ModelSpec
+from toca.planning.spec import ModelSpec
 
 LENGTH = 9  # of the padded texts
 SMALL = PixArtConfig(input_size=8, hidden_size=24, depth=3, num_heads=2, caption_channels=16, model_max_length=LENGTH, lewei_scale=2.0)

@@ -11,7 +11,7 @@ from diffusers import PixArtAlphaPipeline
 from golden_json import golden_json
 
 from diffusion.aspect_ratios import BINS, MARKERS, parse_prompt
-from toca.captions import clean_caption
+from toca.loading.caption_cleaning import clean_caption
 
 TEXT = (
     "a photo of cat http://x.com/a www.foo.org foo.com/x me@site.net @bob <b>bold</b> <person> &amp; &quot; &lt; 10x20 3.5×4 #12 #12345"

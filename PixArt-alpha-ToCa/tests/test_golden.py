@@ -1,4 +1,4 @@
-"""Replay the reference runs, wherever `toca.golden.find` finds them: sampling cases and unit files."""
+"""Replay the reference runs, wherever `toca.testing.golden.find` finds them: sampling cases and unit files."""
 
 from __future__ import annotations
 

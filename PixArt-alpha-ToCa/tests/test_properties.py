@@ -14,11 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion import IDDPM, SASolverSampler
 from diffusion.model.nets import trim_text
-from toca.cache import Cache
-from toca.flops import executed_flops, uncached_flops
-from toca.memory import predict
+from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.scoring import SCORES
+from toca.planning.flops import executed_flops, uncached_flops
+from toca.planning.memory import predict
+from toca.planning.scores import SCORES
 
 MODEL, DATA = small_pixart(), inputs(2)
 METHODS: list[Method] = [FORA(3), TaylorSeer(3, 1), ToCa(3, 0.3, frozen=True), ToCa(3, 0.3, force_fresh="local")]

@@ -11,13 +11,13 @@ import pytest
 
 import pixart_cli
 from pixart_spec import CONFIGS, pixart_spec
-from toca import cli
-from toca.flops import step_flops, total_flops, uncached_flops
+from toca.cli import main as cli
+from toca.cli.table import preset_data
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.plan import Kind
+from toca.planning.flops import step_flops, total_flops, uncached_flops
+from toca.planning.plan import Kind
+from toca.planning.spec import ModelSpec
 from toca.presets import PIXART, Published
-from toca.published import preset_data
-from toca.spec import ModelSpec
 
 
 def spec(pixels: int = 256, text_tokens: int = 24) -> ModelSpec:

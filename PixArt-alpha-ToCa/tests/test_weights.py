@@ -16,7 +16,7 @@ from tiny_parts import FORK, LENGTH, TINY, WIDTH, save_pixart
 from diffusion.model.t5 import T5Embedder
 from pixart_spec import PixArtConfig
 from pixart_weights import NULL_TEXT, POSITIONS, diffusers_config, from_diffusers, load_model, to_diffusers
-from toca.weights import load_state_dict
+from toca.loading.weights import load_state_dict
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("tiny")

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from diffusion.model.t5 import T5Embedder, t5_source
 from pixart_spec import CONFIGS
 from pixart_weights import NULL_TEXT, PRETRAINED, from_diffusers
-from toca.files import atomic_path
-from toca.runner import user_errors
-from toca.weights import load_state_dict
+from toca.loading.weights import load_state_dict
+from toca.runs.files import atomic_path
+from toca.runs.runner import user_errors
 
 
 @user_errors()

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pixart_spec import CONFIGS
 from pixart_weights import NULL_TEXT, checkpoint_path, diffusers_config, load_model, to_diffusers
-from toca.files import atomic_path
-from toca.runner import user_errors
-from toca.weights import load_into
+from toca.loading.weights import load_into
+from toca.runs.files import atomic_path
+from toca.runs.runner import user_errors
 
 
 @user_errors()

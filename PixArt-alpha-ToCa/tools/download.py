@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from diffusion.model.t5 import HUB
 from pixart_pipeline import VAE
 from pixart_weights import OFFICIAL, PRETRAINED, REPO
-from toca.runner import user_errors
-from toca.vae import PUBLISHED
+from toca.loading.autoencoder import PUBLISHED
+from toca.runs.runner import user_errors
 
 T5_FILES = ["*.json", "spiece.model", "pytorch_model*.bin", "model*.safetensors"]
 

@@ -9,9 +9,9 @@ import torch.nn as nn
 from torch import Tensor
 from toy import HEADS, WIDTH, Model, spec, stack
 
-from toca.cache import NO_CACHE, LayerCache
-from toca.linear import linear_part
-from toca.spec import Branch, Cost, ModelSpec
+from toca.engine.cache import NO_CACHE, LayerCache
+from toca.engine.linear import linear_part
+from toca.planning.spec import Branch, Cost, ModelSpec
 
 FREE = {"matmul": Cost(), "upstream": Cost()}
 QKV, MLP = slice(3 * WIDTH), slice(3 * WIDTH, None)

@@ -10,9 +10,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from toca.cache import NO_CACHE, Cache, LayerCache
-from toca.schedule import Bilinear, Cycle
-from toca.spec import Branch, Cost, ModelSpec, Spatial, Stack
+from toca.engine.cache import NO_CACHE, Cache, LayerCache
+from toca.planning.schedule import Bilinear, Cycle
+from toca.planning.spec import Branch, Cost, ModelSpec, Spatial, Stack
 
 CYCLES = {"fora": Cycle(), "toca": Cycle(), "duca": Cycle(), "taylorseer": Cycle(lead=2, anchor="last_full")}
 RATIO_SCHEDULES = {"ToCa": Bilinear(branch={"mlp": 4.0})}  # 0.07 of 15 tokens would be one

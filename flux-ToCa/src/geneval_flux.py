@@ -22,8 +22,8 @@ from flux.flags import add_shared_flags, check, describe, load_pipeline, program
 from flux.pictures import save_picture
 from flux.runs import Clock, Writer, batches, open_folder, picture_settings
 from flux_cli import parse
-from toca.files import atomic_path
-from toca.runner import barrier, device_from, process_group
+from toca.runs.files import atomic_path
+from toca.runs.runner import barrier, device_from, process_group
 
 
 def read_metadata(path: str) -> list[dict[str, Any]]:

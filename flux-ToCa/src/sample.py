@@ -15,8 +15,8 @@ import torch
 from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from flux.runs import Clock, Writer, batches, open_folder, picture_settings
 from flux_cli import parse
-from toca.prompts import read_prompts
-from toca.runner import barrier, device_from, process_group
+from toca.runs.prompts import read_prompts
+from toca.runs.runner import barrier, device_from, process_group
 
 
 @program_errors()

@@ -10,11 +10,11 @@ from typing import Any
 
 from flux.model import Flux, FluxParams
 from flux_spec import flux_spec
-from toca.golden import as_upstream, find
+from toca.loading.weights import load_into
 from toca.methods import FORA, Method, NoCaching, TaylorSeer, ToCa
-from toca.schedule import Cycle
-from toca.spec import ModelSpec
-from toca.weights import load_into
+from toca.planning.schedule import Cycle
+from toca.planning.spec import ModelSpec
+from toca.testing.golden import as_upstream, find
 
 HERE = Path(__file__).parent
 DATA = find("flux", HERE)

@@ -13,9 +13,9 @@ from golden_data import MODULES, load_model, method_of, spec_of, tensors
 from torch import Tensor
 
 from flux.model import Flux
-from toca.cache import Cache
-from toca.plan import Plan
-from toca.selection import Selector, Uniform
+from toca.engine.cache import Cache
+from toca.engine.selection import Selector, Uniform
+from toca.planning.plan import Plan
 
 Place = tuple[int, str, int, str]  # (step, stack, layer, branch)
 INPUTS = {"img", "img_ids", "txt", "txt_ids", "vec", "timesteps"}

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from flux.model import Flux
 from flux_spec import flux_spec
-from toca import cache as engine
-from toca.attention import attention_with_mass
-from toca.cache import Cache
-from toca.linear import linear_part
-from toca.slots import gather
+from toca.engine import cache as engine
+from toca.engine.attention import attention_with_mass
+from toca.engine.cache import Cache
+from toca.engine.linear import linear_part
+from toca.engine.slots import gather
 
 ATOL = 5e-5
 EMBEDDERS = ("img_in", "txt_in", "time_in", "vector_in", "guidance_in")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flux.model import Flux, FluxParams
 from flux_spec import flux_spec
-from toca.cache import NO_CACHE, Cache
+from toca.engine.cache import NO_CACHE, Cache
 from toca.methods import Method
 
 SMALL = FluxParams(

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tiny_parts import TINY_AE, randomize
 
 from flux.modules.autoencoder import AutoEncoder, AutoEncoderParams
-from toca.weights import load_into
+from toca.loading.weights import load_into
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from tiny_parts import TINY_FLUX
 
 import flux_bench
-from toca.flops import step_flops
+from toca.planning.flops import step_flops
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Replay the reference runs, wherever `toca.golden` finds them: sampling cases and traces of single calls."""
+"""Replay the reference runs, wherever `toca.testing.golden` finds them: sampling cases and traces of single calls."""
 
 from __future__ import annotations
 

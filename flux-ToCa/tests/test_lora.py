@@ -13,8 +13,8 @@ from flux.model import Flux
 from flux.modules.lora import LinearLora, merge, replace_linear_with_lora, set_lora_scale, with_adapter
 from flux.sampling import denoise, get_schedule, image_ids
 from flux_spec import CONFIGS
+from toca.loading.weights import load_into
 from toca.methods import NoCaching, TaylorSeer, ToCa
-from toca.weights import load_into
 
 CONTROL = TINY_FLUX.replace(in_channels=128)
 

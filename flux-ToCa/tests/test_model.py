@@ -17,11 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from flux.model import Flux, FluxParams
 from flux.modules.lora import LinearLora, merge, replace_linear_with_lora
 from flux_spec import CONFIGS, flux_spec
-from toca.cache import Cache
-from toca.flops import executed_flops, total_flops, uncached_flops
-from toca.memory import Held, predict
+from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.scoring import SCORES
+from toca.planning.flops import executed_flops, total_flops, uncached_flops
+from toca.planning.memory import Held, predict
+from toca.planning.scores import SCORES
 
 PUBLISHED_KEYS = json.loads((Path(__file__).parent / "golden" / "model_keys.json").read_text())  # name -> key -> shape
 MODEL = small_flux()

@@ -10,11 +10,11 @@ import pytest
 
 import flux_cli
 from flux_spec import CONFIGS, flux_spec, txt_tokens
-from toca.flops import rounded_tflops, step_flops, total_flops
-from toca.memory import predict
+from toca.cli.table import preset_data
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
+from toca.planning.flops import rounded_tflops, step_flops, total_flops
+from toca.planning.memory import predict
 from toca.presets import FLUX_DEV
-from toca.published import preset_data
 
 DEV = flux_spec(CONFIGS["flux-dev"], 4096, 512)  # 1024 x 1024
 UNIT = 4608 * 3072 * 2  # bytes of all tokens in bfloat16

@@ -10,8 +10,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from toca.files import atomic_path
-from toca.runner import user_errors
+from toca.runs.files import atomic_path
+from toca.runs.runner import user_errors
 
 INFO = "VBench_full_info.json"
 

@@ -6,7 +6,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from opensora_spec import STDiT3Config
-from toca.shards import WHOLE, SequenceShards, Whole
+from toca.engine.token_shards import WHOLE, SequenceShards, Whole
 
 
 def sequence_parallel_group(device_type: str) -> dist.ProcessGroup:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from toca.files import atomic_path
+from toca.runs.files import atomic_path
 
 CODEC = "libx264"
 COMMENT = "comment"  # of a file's metadata: the settings, as JSON

@@ -12,8 +12,8 @@ from opensora.datasets.utils import count_reference
 from opensora.datasets.write_video import check_encoder
 from opensora.utils.inference_utils import append_score, extract_json, get_save_path_name, prompt_of_loop, split_prompt
 from opensora.utils.mask_strategy import Group, check_loops, check_mask_strategy, check_positions
-from toca.captions import clean_caption
-from toca.prompts import read_prompts
+from toca.loading.caption_cleaning import clean_caption
+from toca.runs.prompts import read_prompts
 
 IMAGE_FPS = 120  # what the model was told of pictures
 ENDLESS = 1_000_000

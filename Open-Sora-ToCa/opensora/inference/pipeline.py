@@ -16,11 +16,11 @@ from opensora.models.text_encoder.t5 import T5Encoder
 from opensora.models.vae import VideoAutoencoderPipeline
 from opensora.schedulers import RFLOW
 from opensora.utils.mask_strategy import Group, apply_mask_strategy, continued, dframe_to_frame, frames_to_read
-from toca.cache import Cache
+from toca.engine.cache import Cache
+from toca.engine.token_shards import WHOLE, Whole
 from toca.methods import Method
-from toca.runner import item_seed
-from toca.shards import WHOLE, Whole
-from toca.spec import ModelSpec
+from toca.planning.spec import ModelSpec
+from toca.runs.runner import item_seed
 
 LATENT_CHANNELS = 4
 SHARED_SEED = 1024  # of the published programs, whatever --seed says

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch.nn as nn
 from torch import Tensor
 
-from toca.weights import load_into, load_state_dict
+from toca.loading.weights import load_into, load_state_dict
 
 WEIGHTS = "model.safetensors"
 FILES = (".safetensors", ".pt", ".pth", ".bin")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from opensora_cli import DEFAULT_PRESET, add_method_flags
-from toca.flags import truth
+from toca.cli.flags import truth
 from toca.presets import PRESETS
 
 PARTS = ("model", "vae", "text_encoder", "scheduler")  # what a configuration builds

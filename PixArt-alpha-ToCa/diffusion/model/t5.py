@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toca.pretrained import encode_padded, from_disk_or_hub, load_encoder
-from toca.weights import fingerprint
+from toca.loading.pretrained import encode_padded, from_disk_or_hub, load_encoder
+from toca.loading.weights import fingerprint
 
 HUB = "DeepFloyd/t5-v1_1-xxl"  # the encoder alone
 PRECISIONS = ("fp32", "bf16", "8bit")  # not fp16, in which T5 overflows

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffusion.model.t5 import T5Embedder
-from toca.files import atomic_path
+from toca.runs.files import atomic_path
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toca.methods.toca import ToCa
-from toca.plan import Action, Kind
-from toca.spec import HIDDEN, ModelSpec, Site
+from toca.planning.plan import Action, Kind
+from toca.planning.spec import HIDDEN, ModelSpec, Site
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toca.methods.base import Method, check_positive
-from toca.plan import Action, Kind, Plan, finish
-from toca.spec import HIDDEN, ModelSpec
+from toca.planning.method import Method, check_positive
+from toca.planning.plan import Action, Kind, Plan, finish
+from toca.planning.spec import HIDDEN, ModelSpec
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from toca.methods.base import Method, Ranking, check_positive
-from toca.plan import Action, Kind, Plan, finish
-from toca.schedule import At, refreshed_tokens
-from toca.scoring import RATINGS, SCORES
-from toca.spec import HIDDEN, Branch, ModelSpec, Site, Spatial, Stack
+from toca.planning.method import Method, Ranking, check_positive
+from toca.planning.plan import Action, Kind, Plan, finish
+from toca.planning.schedule import At, refreshed_tokens
+from toca.planning.scores import RATINGS, SCORES
+from toca.planning.spec import HIDDEN, Branch, ModelSpec, Site, Spatial, Stack
 
 FORCE_FRESH = ("global", "local", "none")
 

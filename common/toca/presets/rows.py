@@ -10,7 +10,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Published:
     """One printed row. numbers: as printed, of tflops, speedup (in FLOPs), fid50k, sfid, inception_score, precision,
-    image_reward, geneval, fid30k, clip, vbench, latency_speedup. counter: of `toca.flops`, which gives the printed FLOPs."""
+    image_reward, geneval, fid30k, clip, vbench, latency_speedup. counter: of `toca.planning.flops`, which gives the printed FLOPs."""
 
     source: str
     numbers: Mapping[str, float]

@@ -15,9 +15,9 @@ from flux.sampling import CELL
 from flux.util import CONFIGS, load_ae, load_clip, load_flow_model, load_t5
 from flux_cli import add_method_flags, method_from
 from flux_spec import LORA_RANK
-from toca import runner
-from toca.flags import truth
-from toca.runner import reproducible_matmuls
+from toca.cli.flags import truth
+from toca.runs import runner
+from toca.runs.runner import reproducible_matmuls
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 MEMORY_ADVICE = "try --offload, --dtype bf16, a smaller --batch_size, or fewer tokens (--width, --height)"

@@ -8,8 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from toca.cache import NO_CACHE
-from toca.rotary import apply_rope, rotations
+from toca.engine.cache import NO_CACHE
+from toca.nn.rotary import apply_rope, rotations
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, attend: Callable[..., Tensor] = NO_CACHE.attend, **seen: Callable) -> Tensor:

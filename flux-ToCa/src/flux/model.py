@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flux.modules.layers import DoubleStreamBlock, EmbedND, LastLayer, MLPEmbedder, SingleStreamBlock, timestep_embedding
 from flux_spec import FREQUENCIES, FluxParams
-from toca.cache import NO_CACHE, Cache
+from toca.engine.cache import NO_CACHE, Cache
 
 __all__ = ["Flux", "FluxParams"]
 

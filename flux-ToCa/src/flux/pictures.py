@@ -10,7 +10,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from toca.files import atomic_path
+from toca.runs.files import atomic_path
 
 WATERMARK = 0b001010101111111010000111100111001111010100101110
 WATERMARK_BITS = [int(bit) for bit in bin(WATERMARK)[2:]]  # 46: published pictures carry no leading zeros

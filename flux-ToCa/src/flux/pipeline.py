@@ -17,10 +17,10 @@ from flux.modules.conditioner import HFEmbedder
 from flux.pictures import to_uint8
 from flux.sampling import denoise, get_noise, get_schedule, prepare, unpack
 from flux_spec import flux_spec
-from toca.flops import rounded_tflops, total_flops, uncached_flops
-from toca.memory import predict
 from toca.methods import Method
-from toca.spec import ModelSpec
+from toca.planning.flops import rounded_tflops, total_flops, uncached_flops
+from toca.planning.memory import predict
+from toca.planning.spec import ModelSpec
 
 GB = 1e9
 Condition = Callable[[AutoEncoder], Tensor]  # packed latents (1, N, C) that every input is extended by

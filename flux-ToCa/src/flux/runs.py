@@ -19,8 +19,8 @@ from flux.pictures import NSFW_THRESHOLD, exif, nsfw_filter, save_picture, water
 from flux.pipeline import Pipeline
 from flux.util import AE, CLIP, CONFIGS, T5
 from flux_cli import method_from
-from toca.files import atomic_path, remove_parts
-from toca.weights import fingerprint
+from toca.loading.weights import fingerprint
+from toca.runs.files import atomic_path, remove_parts
 
 SETTINGS = "settings.json"
 PICTURE_FLAGS = ("name", "width", "height", "num_steps", "guidance", "seed", "dtype", "upstream_numerics", "watermark")

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from flux.model import Flux
 from flux_spec import flux_spec
-from toca.cache import Cache
+from toca.engine.cache import Cache
 from toca.methods import Method, NoCaching
 
 CELL = 16  # pixels per token along a side

@@ -15,7 +15,7 @@ from flux.modules.conditioner import CLIP_LENGTH, HFEmbedder
 from flux.modules.lora import adapter_rank, merge, replace_linear_with_lora, with_adapter
 from flux_spec import CONFIGS as PARAMS
 from flux_spec import LORA_RANK, FluxParams, txt_tokens
-from toca.weights import load_into, load_state_dict
+from toca.loading.weights import load_into, load_state_dict
 
 HUB = "black-forest-labs/FLUX.1-"
 

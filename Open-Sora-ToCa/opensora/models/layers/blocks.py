@@ -14,10 +14,10 @@ from einops import rearrange
 from torch import Tensor
 
 from opensora_spec import FREQUENCIES
-from toca.cache import NO_CACHE, LayerCache
-from toca.rotary import apply_rope, rotations
-from toca.shards import WHOLE, Whole
-from toca.sinusoid import frequencies
+from toca.engine.cache import NO_CACHE, LayerCache
+from toca.engine.token_shards import WHOLE, Whole
+from toca.nn.rotary import apply_rope, rotations
+from toca.nn.sinusoid import frequencies
 
 
 def approx_gelu() -> nn.GELU:

@@ -33,9 +33,9 @@ from opensora.models.layers.blocks import (
 from opensora.registry import MODELS
 from opensora.utils.ckpt_utils import checkpoint_path, read_config, read_weights
 from opensora_spec import CONFIGS, STDiT3Config
-from toca.cache import NO_CACHE, Cache, LayerCache
-from toca.shards import WHOLE, Whole
-from toca.weights import load_into
+from toca.engine.cache import NO_CACHE, Cache, LayerCache
+from toca.engine.token_shards import WHOLE, Whole
+from toca.loading.weights import load_into
 
 __all__ = ["STDiT3", "STDiT3Block", "STDiT3Config", "STDiT3_3B_2", "STDiT3_XL_2"]
 

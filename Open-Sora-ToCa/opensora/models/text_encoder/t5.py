@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
 
 from opensora.registry import MODELS
-from toca.pretrained import encode_padded, from_disk_or_hub, load_encoder
+from toca.loading.pretrained import encode_padded, from_disk_or_hub, load_encoder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # not fp16, in which T5 overflows
 

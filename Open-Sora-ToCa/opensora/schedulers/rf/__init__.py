@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from opensora.registry import SCHEDULERS
 from opensora.schedulers.rf.rectified_flow import add_noise, frame_tables, timestep_transform
-from toca.cache import NO_CACHE
+from toca.engine.cache import NO_CACHE
 
 Noise = Callable[[int, int], Tensor]  # (step, item) -> (C, T, H, W)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from diffusion.model.nets.PixArt_blocks import CaptionEmbedder, PixArtBlock, T2IFinalLayer
 from pixart_spec import PixArtConfig
-from toca.cache import NO_CACHE, Cache
-from toca.layers import PatchEmbed, TimestepEmbedder, sincos_2d, unpatchify
+from toca.engine.cache import NO_CACHE, Cache
+from toca.nn.layers import PatchEmbed, TimestepEmbedder, sincos_2d, unpatchify
 
 
 class PixArt(nn.Module):

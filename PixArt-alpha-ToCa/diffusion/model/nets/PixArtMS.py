@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion.model.nets.PixArt import PixArt, position_table
 from diffusion.model.nets.PixArt_blocks import SizeEmbedder
 from pixart_spec import PixArtConfig
-from toca.cache import Cache
+from toca.engine.cache import Cache
 
 
 class PixArtMS(PixArt):

@@ -6,8 +6,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from toca.cache import NO_CACHE, LayerCache
-from toca.layers import Mlp, SelfAttention, TimestepEmbedder, layer_norm, merge_heads, modulate
+from toca.engine.cache import NO_CACHE, LayerCache
+from toca.nn.layers import Mlp, SelfAttention, TimestepEmbedder, layer_norm, merge_heads, modulate
 
 
 class MultiHeadCrossAttention(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from toca.pretrained import from_disk_or_hub, load_encoder
+from toca.loading.pretrained import from_disk_or_hub, load_encoder
 
 CLIP_TYPES = ("clip", "clip_text_model")
 CLIP_LENGTH = 77

@@ -14,9 +14,9 @@ from einops import rearrange
 from torch import Tensor
 
 from flux.math import attention, rope
-from toca.cache import NO_CACHE, LayerCache
-from toca.linear import linear_part
-from toca.sinusoid import frequencies
+from toca.engine.cache import NO_CACHE, LayerCache
+from toca.engine.linear import linear_part
+from toca.nn.sinusoid import frequencies
 
 
 class EmbedND(nn.Module):

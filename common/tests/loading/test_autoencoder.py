@@ -1,0 +1,40 @@
+"""The autoencoder of Stable Diffusion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from toca.loading.autoencoder import LATENT_SCALE, decoder, load_autoencoder, to_uint8
+
+CPU = torch.device("cpu")
+
+
+def save_vae(folder: Path, blocks: int = 4) -> str:
+    from diffusers import AutoencoderKL
+
+    kinds = dict(down_block_types=("DownEncoderBlock2D",) * blocks, up_block_types=("UpDecoderBlock2D",) * blocks)
+    AutoencoderKL(**kinds, block_out_channels=(4,) * blocks, norm_num_groups=2, latent_channels=4).save_pretrained(folder)
+    return str(folder)
+
+
+def test_latents_are_unscaled_and_decoded_each_by_itself(tmp_path: Path) -> None:
+    vae = load_autoencoder(save_vae(tmp_path), CPU, "")
+    latents = torch.randn(3, 4, 4, 2)
+    pictures = decoder(vae, CPU)(latents)
+    assert pictures.shape == (3, 3, 32, 16) and not pictures.requires_grad
+    torch.testing.assert_close(pictures, vae.decode(latents / LATENT_SCALE).sample)
+
+
+def test_another_autoencoder_or_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no VAE .*nowhere: get one there \("):
+        load_autoencoder(str(tmp_path / "nowhere"), CPU, "get one there")
+    with pytest.raises(ValueError, match="4 latent channels and stride 2; the model is made for 4 and 8"):
+        load_autoencoder(save_vae(tmp_path, blocks=2), CPU, "")
+
+
+def test_pixels_are_rounded_as_published() -> None:
+    values = torch.tensor([-2.0, -1.0, 0.0, 0.9999, 1.0, 2.0]).expand(1, 3, 1, 6)
+    assert to_uint8(values)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255, 255]

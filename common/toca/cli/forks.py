@@ -1,0 +1,70 @@
+"""A sampling run before it starts, and the installed model forks that can describe one. The engine knows forks by entry point only."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Protocol
+
+from toca.planning.method import Method
+from toca.planning.plan import Plan
+from toca.planning.spec import ModelSpec
+
+MODELS, BENCHMARKS = "toca.models", "toca.benchmarks"  # entry-point groups
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A model at one resolution, a method and a number of steps. rows_per_image: batch rows of an image, 2 with guidance."""
+
+    title: str
+    spec: ModelSpec
+    method: Method
+    num_steps: int
+    rows_per_image: int = 1
+
+    @cached_property
+    def plan(self) -> Plan:
+        return self.method.plan(self.spec, self.num_steps)
+
+
+class Fork(Protocol):
+    """What a module registered under `toca.models` defines, free of torch."""
+
+    __file__: str
+
+    def planning_parser(self) -> argparse.ArgumentParser:
+        """The flags that decide what a run computes, `--preset` among them; a parent parser, made with add_help=False."""
+
+    def planned_run(self, args: argparse.Namespace) -> PlannedRun:
+        """Raises ValueError on flags that make no sense."""
+
+
+def load_fork(name: str) -> Fork:
+    """An installed fork by name. Raises ValueError if there is none of that name."""
+    return _entry_point(MODELS, name).load()
+
+
+def load_benchmark(name: str) -> Callable[[Sequence[str]], None]:
+    """A fork's benchmark, called with its arguments. Raises ValueError if there is none of that name.
+
+    One named as a model may use the fork's programs, which are no packages: their folder comes first on the path, as when one of them is
+    started.
+    """
+    entry = _entry_point(BENCHMARKS, name)
+    if any(model.name == name for model in entry_points(group=MODELS)):
+        sys.path.insert(0, str(Path(load_fork(name).__file__).parent))
+    return entry.load()
+
+
+def _entry_point(group: str, name: str) -> EntryPoint:
+    installed = {entry.name: entry for entry in entry_points(group=group)}
+    if name not in installed:
+        what = "model" if group == MODELS else "benchmark"
+        raise ValueError(f"there is no {what} {name!r}; installed: {', '.join(sorted(installed)) or 'none (pip install -e a fork)'}")
+    return installed[name]

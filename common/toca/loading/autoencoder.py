@@ -1,0 +1,50 @@
+"""Stable Diffusion's autoencoder between pictures and 4-channel latents of an eighth of their side, through diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toca.loading.pretrained import from_disk_or_hub
+
+Encoder = Decoder = Callable[[Tensor], Tensor]
+PUBLISHED = {name: f"stabilityai/sd-vae-ft-{name}" for name in ("ema", "mse")}
+LATENT_SCALE = 0.18215
+STRIDE, CHANNELS = 8, 4
+DECODE_BATCH = 8
+
+
+def load_autoencoder(source: str, device: torch.device, advice: str) -> torch.nn.Module:
+    """diffusers' AutoencoderKL from a folder or by its hub name, in float32.
+
+    advice: where to get one, for the ValueError if there is none. Raises ValueError too if it does not fit.
+    """
+    from diffusers import AutoencoderKL
+
+    try:
+        vae = from_disk_or_hub(AutoencoderKL, source, low_cpu_mem_usage=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no VAE {source}: {advice} ({str(error).splitlines()[0]})") from error
+    stride, channels = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
+    if (stride, channels) != (STRIDE, CHANNELS):
+        raise ValueError(f"VAE {source} has {channels} latent channels and stride {stride}; the model is made for {CHANNELS} and {STRIDE}")
+    return vae.requires_grad_(False).to(device).eval()
+
+
+def decoder(vae: torch.nn.Module, device: torch.device) -> Decoder:
+    """Latents (B, 4, h, w) to pixels (B, 3, 8h, 8w) around [-1, 1], a few at a time."""
+    batch = DECODE_BATCH if device.type == "cuda" else 1  # a CPU gains nothing from more, and rounding then ignores the batch
+
+    @torch.no_grad()
+    def decode(latents: Tensor) -> Tensor:
+        return torch.cat([vae.decode(chunk / LATENT_SCALE).sample for chunk in latents.split(batch)])
+
+    return decode
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8 as upstream: clamp(127.5 x + 128), truncated."""
+    return (127.5 * images + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,85 @@
+"""FLOPs of a run from its spec and plan, without running the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from toca.planning.plan import Kind, Plan, Row, chunks_needed
+from toca.planning.spec import COUNTERS, Cost, ModelSpec, Stack
+
+T = TypeVar("T")
+
+
+def step_flops(spec: ModelSpec, row: Row, counter: str = "matmul") -> int:
+    """FLOPs of one batch row at one step of a plan.
+
+    counter "matmul": two per multiply-add of every matrix product, with the whole modulation of every layer that runs, as published code
+    computes it. "upstream": what the published code counts (its own weights, no embeddings). "executed": as "matmul", but for what a spec
+    says that we compute in another way. A spec may know more of them. Raises ValueError on another name.
+    """
+    if counter not in (known := {**dict.fromkeys(COUNTERS), **spec.forward_cost}):
+        raise ValueError(f"unknown FLOPs counter {counter!r}: choose from {', '.join(known)}")
+    return _counted(spec.forward_cost, counter, 0) + sum(stack_flops(stack, row, counter) for stack in spec.stacks)
+
+
+def stack_flops(stack: Stack, row: Row, counter: str = "matmul") -> int:
+    """FLOPs of one batch row in the layers of a stack."""
+    return sum(_layer(stack, layer, row, counter) for layer in range(stack.depth))
+
+
+def _counted(costs: Mapping[str, T], counter: str, default: T) -> T:
+    """A cost by counter; "executed" is that of "matmul" wherever a spec does not tell them apart."""
+    return costs.get(counter, costs.get("matmul", default) if counter == "executed" else default)
+
+
+def _layer(stack: Stack, layer: int, row: Row, counter: str) -> int:
+    if not _runs(stack, layer, row):
+        return 0
+    actions = [(branch, row[stack.name, layer, branch.name]) for branch in stack.branches]
+    costs = [(_counted(branch.cost, counter, Cost()), action) for branch, action in actions]
+    flops = _counted(stack.layer_cost, counter, 0) + sum(cost(action.tokens) for cost, action in costs if action.computes)
+    flops += sum(cost.reuse for cost, action in costs if action.kind is Kind.REUSE)
+    forecast = all(action.kind in (Kind.FORECAST, Kind.SKIP) for _, action in actions)
+    return flops if forecast else flops + _counted(stack.norm_cost, counter, 0)
+
+
+def _runs(stack: Stack, layer: int, row: Row) -> bool:
+    return any(row[stack.name, layer, branch.name].kind is not Kind.SKIP for branch in stack.branches)
+
+
+def total_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
+    """FLOPs of a whole run for `rows` batch rows: 2 for one image with guidance, the convention of the published tables."""
+    return rows * (_counted(plan.spec.run_cost, counter, 0) + sum(step_flops(plan.spec, row, counter) for row in plan.steps))
+
+
+def rounded_tflops(plan: Plan, counter: str = "upstream", rows: int = 1) -> float:
+    """TFLOPs of a whole run as some published tables have them: every step rounded before the sum, to two decimals of the largest of the
+    spec's `printed_units` that it reaches."""
+    steps = [rows * step_flops(plan.spec, row, counter) for row in plan.steps]
+    units = [next((unit for unit in plan.spec.printed_units if flops >= unit), plan.spec.printed_units[-1]) for flops in steps]
+    return round(sum(round(flops / unit, 2) * unit for flops, unit in zip(steps, units, strict=True)) / 1e12, 2)
+
+
+def executed_flops(plan: Plan, rows: int = 2) -> int:
+    """What `torch.utils.flop_counter` sees of our run on the CPU: the counter "executed" less the modulation chunks that no branch reads.
+
+    A run that computes its modulations beforehand does so once per distinct row, and costs less still.
+    """
+    unread = 0
+    for stack in plan.spec.stacks:
+        chunks, width = stack.modulation
+        places = [(step, layer) for step, row in enumerate(plan.steps) for layer in range(stack.depth) if _runs(stack, layer, row)]
+        unread += sum(chunks - len(chunks_needed(plan, stack, *place)) for place in places) * 2 * width**2
+    return total_flops(plan, "executed", rows) - rows * unread
+
+
+def uncached_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
+    """FLOPs of the same run without caching."""
+    from toca.methods.none import NoCaching
+
+    return plan.num_steps * total_flops(NoCaching().plan(plan.spec, 1), counter, rows)
+
+
+def speedup(plan: Plan, counter: str = "matmul") -> float:
+    return uncached_flops(plan, counter) / total_flops(plan, counter)

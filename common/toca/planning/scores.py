@@ -1,0 +1,93 @@
+"""Which tokens matter: base scores per token, before staleness (s3) and the spatial bonus (s4) of `toca.engine.selection`.
+
+Only tensor methods are used, so that plans and command lines can know the scores without importing torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Observed = Literal["nothing", "mass", "entropy", "keys", "values", "input", "change"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """observes: what `base` gets. Seen at full steps: "mass" (R, N), the attention each token receives, or "keys" or "values" (R, H, N, d).
+    Seen whenever cross-attention computes tokens: "entropy" (R, K) of the attention they pay. Seen whenever tokens are chosen: "input" x
+    (R, N, C), or "change" (x, x at the last refresh). random: weight of a uniform draw. With neither base nor draw tokens are rated by
+    their staleness alone.
+    rating: what makes a score of the kept bases (..., N), where that is not the base itself.
+    couples: rows of one image (`ModelSpec.coupled_rows`) have the mean of their bases in common, and choose the same tokens.
+    """
+
+    observes: Observed
+    base: Callable[..., Tensor] | None = None
+    random: float = 0.0
+    rating: Callable[[Tensor], Tensor] | None = None
+    couples: bool = False
+
+    @property
+    def from_attention(self) -> bool:
+        return self.observes in ("mass", "entropy", "keys", "values")
+
+    @property
+    def from_input(self) -> bool:
+        return self.observes in ("input", "change")
+
+
+def normalised(score: Tensor) -> Tensor:
+    """score (..., N) over its L2 norm along the tokens, which counts as at least 1e-12."""
+    return score / score.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def received_share(mass: Tensor) -> Tensor:
+    """Attention received, relative to the token that receives most; for `compress`, at half weight."""
+    return 0.5 * mass / mass.amax(dim=-1, keepdim=True)
+
+
+def small_values(v: Tensor) -> Tensor:
+    """DuCa's kv-norm: sum over heads of 1 - ||v||; may be negative."""
+    return (1 - v.float().norm(dim=-1)).sum(dim=1)
+
+
+def mean_head_norm(heads: Tensor) -> Tensor:
+    """Length of every token's key or value, (R, H, N, d), averaged over heads."""
+    return heads.float().norm(dim=-1).mean(dim=1)
+
+
+def undecided(entropy: Tensor) -> Tensor:
+    """s2: 1 + H of the attention a token pays to the text; those whose attention is spread the most go first."""
+    return normalised(1 + entropy)
+
+
+def input_norm(x: Tensor) -> Tensor:
+    return normalised(x.float().norm(dim=-1))
+
+
+def change(x: Tensor, reference: Tensor) -> Tensor:
+    """1 - cosine similarity of every token with its reference."""
+    x, reference = x.float(), reference.float()
+    lengths = (x.norm(dim=-1) * reference.norm(dim=-1)).clamp_min(1e-8)
+    return normalised(1 - (x * reference).sum(dim=-1) / lengths)
+
+
+SCORES: dict[str, Score] = {
+    "attention": Score("mass", normalised),  # s1: column sums of the head-averaged attention map
+    "kv-norm": Score("values", small_values, rating=normalised, couples=True),
+    "k-norm": Score("keys", mean_head_norm, rating=normalised, couples=True),  # before normalisation and rotary embeddings
+    "v-norm": Score("values", mean_head_norm, rating=normalised, couples=True),
+    "similarity": Score("change", change),
+    "norm": Score("input", input_norm),
+    "random": Score("nothing", random=1.0, couples=True),
+    "compress": Score("mass", received_share, random=0.5),
+    "age": Score("nothing", couples=True),  # s3 alone: tokens are refreshed in turns
+}
+RATINGS: dict[str, Score] = {  # what a ranking may name: "attention" is "entropy" where cross-attention rates tokens
+    **SCORES,
+    "entropy": Score("entropy", lambda entropy: entropy, rating=undecided, couples=True),
+}
