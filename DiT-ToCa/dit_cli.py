@@ -9,7 +9,8 @@ from dit_spec import CONFIGS, DiTConfig, dit_spec
 from toca.cli import flags
 from toca.cli.flags import method_from
 from toca.cli.forks import PlannedRun
-from toca.presets import PRESETS, parse_with_preset
+from toca.presets import DIT as presets
+from toca.presets import parse_with_preset
 
 SIZES = {"DiT-mini": 32}  # side in pixels of models that do not work at 256
 VAE_STRIDE = 8
@@ -29,7 +30,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """The caching method and its settings, by upstream's names."""
     spec = dit_spec(CONFIGS["DiT-mini"])
-    group = flags.add_method_flags(parser, "dit", spec, "-", fresh_threshold=4, fresh_ratio=0.07, max_order=4)
+    group = flags.add_method_flags(parser, presets, spec, "-", fresh_threshold=4, fresh_ratio=0.07, max_order=4)
     group.add_argument("--interval", type=int, default=4, help="cycle length of taylorseer")
 
 
@@ -45,7 +46,7 @@ def config_from(args: argparse.Namespace) -> DiTConfig:
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse flags, with those of a preset as defaults."""
-    return parse_with_preset(parser, PRESETS["dit"], argv)
+    return parse_with_preset(parser, presets, argv)
 
 
 # ---- what `toca plan | flops | memory | table dit` ask for --------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from toca.cli.flags import method_from
 from toca.cli.forks import PlannedRun
 from toca.planning.scores import SCORES
 from toca.planning.spec import ModelSpec
-from toca.presets import PRESETS
+from toca.presets import OPENSORA as presets
 
 __all__ = ["add_method_flags", "method_from", "planned_run", "planning_parser", "spec_from"]
 
@@ -24,7 +24,16 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """The caching method and its settings; the defaults are those of upstream's program, which has no such flags."""
     paid = "what rates a token; attention: that it pays to the text"
     spec = opensora_spec(STDiT3Config(), (1, 2, 2), 1)
-    group = flags.add_method_flags(parser, "opensora", spec, "-", RATINGS, paid, fresh_threshold=3, fresh_ratio=0.1)
+    group = flags.add_method_flags(
+        parser,
+        presets,
+        spec,
+        "-",
+        choices={"cache_type": RATINGS},
+        help={"cache_type": paid},
+        fresh_threshold=3,
+        fresh_ratio=0.1,
+    )
     cycles = "lengths of their own for the cycles of spatial attention, temporal attention, cross-attention and MLPs"
     group.add_argument("--cycles", type=int, nargs=4, metavar=("SPATIAL", "TEMPORAL", "CROSS", "MLP"), help=cycles)
     group.add_argument("--bonus", type=float, default=0.0, help="of the best token in every cell of 2 x 2 tokens (s4)")
@@ -54,7 +63,7 @@ def planning_parser() -> argparse.ArgumentParser:
     text_help = f"of the longest prompt (default {PUBLISHED_TEXT}, that of the published totals)"
     parser.add_argument("--text-tokens", type=int, default=PUBLISHED_TEXT, help=text_help)
     add_method_flags(parser)
-    parser.set_defaults(**PRESETS["opensora"][DEFAULT_PRESET].flags)
+    parser.set_defaults(**presets[DEFAULT_PRESET].flags)
     return parser
 
 

@@ -9,7 +9,8 @@ from pixart_spec import CONFIGS, pixart_spec
 from toca.cli import flags
 from toca.cli.flags import method_from
 from toca.cli.forks import PlannedRun
-from toca.presets import PRESETS, parse_with_preset
+from toca.presets import PIXART as presets
+from toca.presets import parse_with_preset
 
 STEPS = {"iddpm": 100, "dpm-solver": 20, "sa-solver": 25}  # by --sampling_algo, where --step is not set
 TRAINED_STEPS = 1000
@@ -27,12 +28,12 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """The caching method and its settings, by upstream's names."""
     paid = "what rates a token; attention: that it pays to the text"
-    flags.add_method_flags(parser, "pixart", pixart_spec(CONFIGS[256]), "_", cache_type_help=paid, fresh_threshold=3, fresh_ratio=0.30)
+    flags.add_method_flags(parser, presets, pixart_spec(CONFIGS[256]), "_", help={"cache_type": paid}, fresh_threshold=3, fresh_ratio=0.30)
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse flags, with those of a preset as defaults."""
-    return parse_with_preset(parser, PRESETS["pixart"], argv)
+    return parse_with_preset(parser, presets, argv)
 
 
 def num_steps(args: argparse.Namespace) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flux_spec import CONFIGS, LORA_RANK, FluxParams, flux_spec, txt_tokens
 from toca.cli import flags
 from toca.cli.flags import method_from
 from toca.cli.forks import PlannedRun
-from toca.presets import PRESETS
+from toca.presets import FLUX_DEV, FLUX_OTHERS, Preset
 
 PATCH = 16  # pixels of a token's side: the autoencoder's 8, two latents packed
 
@@ -19,7 +19,7 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """The caching method and its settings. Without --method and --preset `parse` takes the model's default preset."""
     age = "what rates a token; age: only how stale it is"
     spec = flux_spec(FluxParams(), 1, 1)
-    flags.add_method_flags(parser, "flux-dev", spec, "_", cache_type_help=age, method=None, fresh_threshold=4, fresh_ratio=0.1)
+    flags.add_method_flags(parser, FLUX_DEV, spec, "_", help={"cache_type": age}, method=None, fresh_threshold=4, fresh_ratio=0.1)
 
 
 def default_preset(name: str) -> str:
@@ -36,7 +36,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None, mo
     name = model or getattr(given, "name", None) or getattr(given, "model_name", None) or "flux-dev"
     preset = given.preset or (None if given.method else default_preset(name))
     if preset:
-        parser.set_defaults(preset=preset, **PRESETS["flux-dev"][preset].flags)
+        parser.set_defaults(preset=preset, **FLUX_DEV[preset].flags)
     return parser.parse_args(argv)
 
 
@@ -57,6 +57,11 @@ class NamedModel:
     name: str
     __file__: str = __file__
 
+    @property
+    def presets(self) -> Mapping[str, Preset]:
+        """Published settings; numbers are printed for flux-dev alone."""
+        return FLUX_DEV if self.name == "flux-dev" else FLUX_OTHERS
+
     def planning_parser(self) -> argparse.ArgumentParser:
         """Flags of the model and the method, for a command's parser to take over."""
         parser = argparse.ArgumentParser(description=f"{self.name}: text to image.", add_help=False)
@@ -67,7 +72,7 @@ class NamedModel:
         if self.name.endswith("-lora"):
             parser.add_argument("--keep_lora", action="store_true", help="the adapter runs beside the model")
         add_method_flags(parser)
-        parser.set_defaults(**PRESETS[self.name][default_preset(self.name)].flags)
+        parser.set_defaults(**self.presets[default_preset(self.name)].flags)
         return parser
 
     def planned_run(self, args: argparse.Namespace) -> PlannedRun:

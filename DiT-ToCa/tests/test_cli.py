@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from toca.cli.main import main
-from toca.presets import PRESETS
+from toca.presets import DIT
 
 README = ["--ddim-sample", "--num-sampling-steps", "50", "--fresh-threshold", "3", "--fresh-ratio", "0.07"]
 EXACT = [*README, "--upstream-exact"]
@@ -88,9 +88,9 @@ def test_memory_of_the_readme_run(toca: Run) -> None:
 
 def test_table_lists_every_published_row(toca: Run) -> None:
     data = {entry["preset"]: entry for entry in json.loads(toca("table", "dit", "--json"))}
-    assert data.keys() == PRESETS["dit"].keys()
+    assert data.keys() == DIT.keys()
     lines = toca("table", "dit").splitlines()
-    assert sum(line.endswith("]") for line in lines) == sum(len(preset.published) for preset in PRESETS["dit"].values())
+    assert sum(line.endswith("]") for line in lines) == sum(len(preset.published) for preset in DIT.values())
     row = next(line for line in lines if line.startswith("toca3-ddim50"))
     assert row.split()[:7] == ["toca3-ddim50", "10.233", "2.32", "10.23", "2.32", "11.133", "2.13"]
 

@@ -7,7 +7,7 @@ import re
 from programs import ROOT
 
 from opensora.utils.config_utils import parser
-from toca.presets import PRESETS
+from toca.presets import OPENSORA
 
 README = (ROOT / "README.md").read_text()
 FLAGS = {flag for action in parser("sample.mp4")._actions for flag in action.option_strings}
@@ -22,7 +22,7 @@ def test_flags() -> None:
 
 def test_presets() -> None:
     named = set(re.findall(r"--preset ([a-z0-9-]+)", README))
-    assert named and named <= PRESETS["opensora"].keys()
+    assert named and named <= OPENSORA.keys()
 
 
 def test_configurations() -> None:

@@ -19,7 +19,7 @@ from toca.planning.flops import step_flops, total_flops
 from toca.planning.memory import attention_maps, predict
 from toca.planning.plan import Kind
 from toca.planning.spec import Site
-from toca.presets import PRESETS, parse_with_preset
+from toca.presets import OPENSORA, parse_with_preset
 
 XL = opensora_spec(CONFIGS["STDiT3-XL/2"], (15, 60, 106), 10)  # 480p 9:16, 51 frames, a short prompt
 TENSOR = 2 * 23850 * 1152 * 2  # bytes of both halves' tokens in bfloat16
@@ -27,7 +27,7 @@ README = ToCa(interval=3, ratio=0.1)
 
 
 def planned(*argv: str) -> PlannedRun:
-    return opensora_cli.planned_run(parse_with_preset(opensora_cli.planning_parser(), PRESETS["opensora"], argv))
+    return opensora_cli.planned_run(parse_with_preset(opensora_cli.planning_parser(), OPENSORA, argv))
 
 
 def full_steps(method: Method, site: Site, steps: int = 30, **options: Any) -> list[int]:
@@ -50,8 +50,8 @@ def test_steps_by_matrix_products() -> None:
 )
 def test_totals_beside_the_printed_ones(preset: str, exact: float, printed: float) -> None:
     """The published code's own counter gives the specification's totals; the printed ones differ by less than 0.04%."""
-    run, row = planned("--preset", preset), PRESETS["opensora"][preset].published[0]
-    assert preset_data(preset, PRESETS["opensora"][preset], run)["exact"]["rounded_tflops"] == exact
+    run, row = planned("--preset", preset), OPENSORA[preset].published[0]
+    assert preset_data(preset, OPENSORA[preset], run)["exact"]["rounded_tflops"] == exact
     assert row.numbers["tflops"] == printed == pytest.approx(exact, rel=4e-4)
 
 

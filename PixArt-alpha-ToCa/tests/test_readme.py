@@ -9,7 +9,7 @@ from tiny_parts import FORK
 
 import pixart_runs
 import sample
-from toca.presets import PRESETS
+from toca.presets import PIXART
 
 TEXT = (FORK / "README.md").read_text()
 FOREIGN = {"--nproc_per_node", "--ar", "--aspect_ratio", "--hw"}  # of torchrun, and inside prompts
@@ -41,7 +41,7 @@ def test_every_flag_of_the_programs_is_in_the_readme() -> None:
 
 def test_every_preset_exists() -> None:
     named = set(re.findall(r"--preset ([a-z0-9-]+)", TEXT))
-    assert named and named <= PRESETS["pixart"].keys()
+    assert named and named <= PIXART.keys()
 
 
 def test_every_file_exists() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from opensora_cli import DEFAULT_PRESET, add_method_flags
 from toca.cli.flags import truth
-from toca.presets import PRESETS
+from toca.presets import OPENSORA
 
 PARTS = ("model", "vae", "text_encoder", "scheduler")  # what a configuration builds
 DTYPES = ("fp16", "bf16", "fp32")
@@ -114,7 +114,7 @@ def parse(argv: Sequence[str] | None = None, output: str | None = None) -> tuple
     check_config(p, config, given.config)
     with_method = any(argument.split("=")[0] == "--method" for argument in argv)
     if preset := given.preset or (None if with_method else config.get("preset", None if "method" in config else DEFAULT_PRESET)):
-        p.set_defaults(**PRESETS["opensora"][preset].flags)
+        p.set_defaults(**OPENSORA[preset].flags)
     p.set_defaults(**config | dict(preset=preset))
     args = p.parse_args(argv)
     for flag, (part, key) in PART_FLAGS.items():

@@ -68,7 +68,7 @@ def fork(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """A fork `toy`, installed as far as the engine can tell, whose benchmark keeps its arguments; and one that cannot be imported."""
     module = types.ModuleType("toy_cli")
     module.__file__, module.planning_parser, module.planned_run, module.given = __file__, planning_parser, planned_run, []
-    module.main = module.given.extend
+    module.main, module.presets = module.given.extend, {}
     monkeypatch.setitem(sys.modules, "toy_cli", module)
     monkeypatch.setattr(sys, "path", list(sys.path))
     entries = [

@@ -6,10 +6,11 @@ import argparse
 
 import pytest
 
-from toca.presets import PRESETS, Preset, parse_with_preset
+from toca.presets import DIT, FLUX_DEV, FLUX_OTHERS, OPENSORA, PIXART, Preset, parse_with_preset
 
 NUMBERS = {"tflops", "speedup", "fid50k", "sfid", "inception_score", "precision", "image_reward", "geneval", "fid30k", "clip"}
 NUMBERS |= {"latency_speedup"}
+PRESETS = {"dit": DIT, "pixart": PIXART, "opensora": OPENSORA, "flux-dev": FLUX_DEV, "flux-schnell": FLUX_OTHERS}
 EVERY = [pytest.param(preset, id=f"{model} {name}") for model, presets in PRESETS.items() for name, preset in presets.items()]
 PRINTED = [pytest.param(*every.values, id=every.id) for every in EVERY if every.id.split()[0] in ("dit", "pixart", "flux-dev")]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -14,6 +14,7 @@ from typing import Protocol
 from toca.planning.method import Method
 from toca.planning.plan import Plan
 from toca.planning.spec import ModelSpec
+from toca.presets import Preset
 
 MODELS, BENCHMARKS = "toca.models", "toca.benchmarks"  # entry-point groups
 
@@ -34,9 +35,13 @@ class PlannedRun:
 
 
 class Fork(Protocol):
-    """What a module registered under `toca.models` defines, free of torch."""
+    """What a module registered under `toca.models` defines, free of torch.
+
+    presets: published settings by name, what `--preset` chooses from.
+    """
 
     __file__: str
+    presets: Mapping[str, Preset]
 
     def planning_parser(self) -> argparse.ArgumentParser:
         """The flags that decide what a run computes, `--preset` among them; a parent parser, made with add_help=False."""

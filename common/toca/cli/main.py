@@ -14,7 +14,7 @@ from toca.cli import report
 from toca.cli import table as published
 from toca.cli.forks import Fork, PlannedRun, load_benchmark, load_fork
 from toca.planning.memory import DTYPES
-from toca.presets import PRESETS, parse_with_preset
+from toca.presets import parse_with_preset
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,7 +34,7 @@ class Request:
     argv: Sequence[str]
 
     def args(self, *before: str) -> argparse.Namespace:
-        return parse_with_preset(self.parser(), PRESETS.get(self.model, {}), [*before, *self.argv])
+        return parse_with_preset(self.parser(), self.fork.presets, [*before, *self.argv])
 
     def run(self, *before: str) -> PlannedRun:
         return self.fork.planned_run(self.args(*before))
@@ -70,7 +70,7 @@ def memory(request: Request) -> Answer:
 
 
 def table(request: Request) -> Answer:
-    presets, one = PRESETS.get(request.model, {}), request.args().preset
+    presets, one = request.fork.presets, request.args().preset
     data = [published.preset_data(name, presets[name], request.run("--preset", name)) for name in ([one] if one else presets)]
     return data, published.table_text(data)
 

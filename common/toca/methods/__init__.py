@@ -7,6 +7,20 @@ from toca.methods.taylorseer import TaylorSeer
 from toca.methods.toca import ToCa
 from toca.planning.method import Method
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (NoCaching, FORA, ToCa, DuCa, TaylorSeer)}
+METHODS: dict[str, type[Method]] = {}
 
-__all__ = ["FORA", "METHODS", "DuCa", "Method", "NoCaching", "TaylorSeer", "ToCa"]
+
+def register(method: type[Method]) -> type[Method]:
+    """Make a method known to every command line under its name; a decorator for methods outside this folder.
+
+    Raises ValueError if another one has that name.
+    """
+    if METHODS.setdefault(method.name, method) is not method:
+        raise ValueError(f"there is a method {method.name!r} already: {METHODS[method.name].__qualname__}")
+    return method
+
+
+for _method in (NoCaching, FORA, ToCa, DuCa, TaylorSeer):
+    register(_method)
+
+__all__ = ["FORA", "METHODS", "DuCa", "Method", "NoCaching", "TaylorSeer", "ToCa", "register"]

@@ -15,6 +15,7 @@ class DuCa(ToCa):
     """
 
     name = "duca"
+    label = "DuCa"
     ratio: float = 0.05
 
     def _row(self, spec: ModelSpec, num_steps: int, step: int, phases: dict[int, list[tuple[int, int]]]) -> dict[Site, Action]:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from toca.planning.method import Method, check_positive
+from toca.planning.method import CYCLE_LENGTH, Flag, Method, check_positive
 from toca.planning.plan import Action, Kind, Plan, finish
 from toca.planning.spec import HIDDEN, ModelSpec, Site
 
@@ -13,9 +14,16 @@ class TaylorSeer(Method):
     """TaylorSeer (arXiv 2503.06923): between full steps every branch is forecast by a Taylor series of up to `order` differences."""
 
     name = "taylorseer"
+    label = "Taylor"
+    flags = (CYCLE_LENGTH, Flag("max_order", "order", "order of taylorseer's differences", 1, int))
     forecasts = True
     interval: int = 4
     order: int = 4
+
+    @classmethod
+    def from_flags(cls, given: Mapping[str, Any]) -> TaylorSeer:
+        """Its cycle is `interval` where a fork has that flag, as upstream's DiT."""
+        return super().from_flags({**given, "fresh_threshold": given.get("interval", given["fresh_threshold"])})
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         check_positive(interval=self.interval, num_steps=num_steps)
@@ -24,7 +32,7 @@ class TaylorSeer(Method):
         return finish(spec, self._rows(spec, num_steps), history=True)
 
     def _rows(self, spec: ModelSpec, num_steps: int) -> Iterator[dict[Site, Action]]:
-        cycle = spec.cycles[self.name]
+        cycle = spec.cycle(self.name)
         last, order = None, 0
         for step, (phase, _) in enumerate(cycle.phases(self.interval, num_steps, spec.counts_down)):
             if phase == 0:

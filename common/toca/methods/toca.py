@@ -3,13 +3,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from toca.planning.method import Method, Ranking, check_positive
+from toca.planning.method import CYCLE_LENGTH, Flag, Method, Ranking, check_positive
 from toca.planning.plan import Action, Kind, Plan, finish
-from toca.planning.schedule import At, refreshed_tokens
+from toca.planning.schedule import RATIO_SCHEDULES, At, refreshed_tokens
 from toca.planning.scores import RATINGS, SCORES
 from toca.planning.spec import HIDDEN, Branch, ModelSpec, Site, Spatial, Stack
 
 FORCE_FRESH = ("global", "local", "none")
+
+
+def _schedules(spec: ModelSpec) -> tuple[str, ...]:
+    return tuple({**RATIO_SCHEDULES, **spec.ratio_schedules})
+
+
+def _rated_by_text(spec: ModelSpec) -> bool:
+    return any(branch.entropy_by for stack in spec.stacks for branch in stack.branches)
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,26 @@ class ToCa(Method):
     """
 
     name = "toca"
+    label = "ToCa"
+    flags = (
+        CYCLE_LENGTH,
+        Flag("fresh_ratio", "ratio", "base share of tokens refreshed at a cached step; 0 is FORA", type=float),
+        Flag("cache_type", "score", "what rates a token", "attention", choices=lambda spec: tuple(SCORES)),
+        Flag("ratio_scheduler", "ratio_schedule", "over steps, layers and branches", "ToCa", choices=_schedules),
+        Flag("force_fresh", "force_fresh", "when all tokens are refreshed", "global", choices=lambda spec: FORCE_FRESH),
+        Flag("soft_fresh_weight", "soft_fresh_weight", "weight of a token's staleness in its score", 0.25, float),
+        Flag("token_bucket", "bucket", "round token counts up to a multiple: fewer shapes to compile", 1, int, in_name=False),
+        Flag("upstream_exact", "upstream_exact", "reproduce the published code's steps, accidents included", False, bool, in_name=False),
+        Flag(
+            "frozen_scores",
+            "frozen",
+            "rate tokens at full steps alone, not whenever they are refreshed",
+            False,
+            bool,
+            applies=_rated_by_text,
+            in_name=False,
+        ),
+    )
     interval: int = 3
     ratio: float = 0.07
     ratio_schedule: str = "ToCa"
@@ -57,9 +85,8 @@ class ToCa(Method):
     def ranking(self, spec: ModelSpec) -> Ranking:
         spatial = spec.spatial.get(self.name, Spatial(0, 0.0))
         bonus = spatial.bonus if self.bonus is None else self.bonus
-        by_text = any(branch.entropy_by for stack in spec.stacks for branch in stack.branches)
         return Ranking(
-            score="entropy" if by_text and self.score == "attention" else self.score,
+            score="entropy" if _rated_by_text(spec) and self.score == "attention" else self.score,
             age_weight=self.soft_fresh_weight / self.interval if self.force_fresh == "global" else 0.0,
             block=spatial.block if bonus else 0,
             bonus=bonus,
@@ -72,7 +99,7 @@ class ToCa(Method):
     def _phases(self, spec: ModelSpec, num_steps: int, length: int) -> list[tuple[int, int]]:
         if self.ratio >= 1 and not self.upstream_exact:
             return [(0, 0)] * num_steps
-        cycle = spec.cycles["fora" if self.ratio == 0 else self.name]
+        cycle = spec.cycle("fora" if self.ratio == 0 else self.name)
         if self.force_fresh != "global" and (not self.upstream_exact or self.name in spec.published_local):
             return [(max(0, step + 1 - cycle.lead),) * 2 for step in range(num_steps)]
         return cycle.phases(length, num_steps, spec.counts_down, per_layer=self.upstream_exact)

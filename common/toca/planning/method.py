@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from toca.planning.plan import Plan
 from toca.planning.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A command-line flag that sets a field of a method; every fork offers it, in its own spelling.
+
+    name: words joined by underscores.
+    field: of the method.
+    help: one line.
+    default: where a fork has no other.
+    type: makes a value of a text; `bool` for a switch.
+    choices: what it may be, given a spec of the model; None: anything.
+    applies: whether a model, by its spec, has any use for it.
+    in_name: whether a folder's name tells runs apart by it.
+    """
+
+    name: str
+    field: str
+    help: str
+    default: Any = None
+    type: Callable[[str], Any] = str
+    choices: Callable[[ModelSpec], tuple[str, ...]] | None = None
+    applies: Callable[[ModelSpec], bool] = lambda spec: True
+    in_name: bool = True
+
+
+CYCLE_LENGTH = Flag("fresh_threshold", "interval", "cycle length N; 1 caches nothing", type=int)
 
 
 @dataclass(frozen=True)
@@ -30,10 +58,23 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Method:
-    """Base of all methods. `forecasts`: slots hold differences, not just the last value."""
+    """Base of all methods.
+
+    name: what `--method` calls it.
+    label: what a folder's name calls it.
+    flags: what sets its fields on a command line.
+    forecasts: slots hold differences, not just the last value.
+    """
 
     name: ClassVar[str]
+    label: ClassVar[str] = ""
+    flags: ClassVar[tuple[Flag, ...]] = ()
     forecasts: ClassVar[bool] = False
+
+    @classmethod
+    def from_flags(cls, given: Mapping[str, Any]) -> Method:
+        """The method that flags stand for, by their names; those a fork lacks keep the field's default. Raises ValueError."""
+        return cls(**{flag.field: given[flag.name] for flag in cls.flags if flag.name in given})
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         """The plan of a run of `num_steps` model calls. Raises ValueError on settings that make no sense."""

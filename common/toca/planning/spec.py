@@ -108,7 +108,7 @@ class ModelSpec:
     stacks: tuple[Stack, ...]
     forward_cost: Mapping[str, int]  # FLOPs of a row outside the stacks
     hidden: tuple[int, int]  # (tokens, width) of what enters `Cache.step` and of the hidden state after the last stack
-    cycles: Mapping[str, Cycle]  # by method
+    cycles: Mapping[str, Cycle] = field(default_factory=dict)  # by method, where it is not the plain one
     run_cost: Mapping[str, int] = field(default_factory=dict)  # FLOPs of a row at the first step alone: what `Cache.once` keeps
     once: tuple[int, int] = (0, 0)  # what that is, of a row: (numbers of the model's dtype, bytes of other dtypes)
     ratio_schedules: Mapping[str, RatioSchedule] = field(default_factory=dict)  # beside the common ones
@@ -125,6 +125,10 @@ class ModelSpec:
     @property
     def counters(self) -> tuple[str, ...]:
         return COUNTERS if "executed" in self.forward_cost else COUNTERS[:2]
+
+    def cycle(self, method: str) -> Cycle:
+        """How full steps of a method recur; the plain cycle for one that the model has none for."""
+        return self.cycles.get(method, Cycle())
 
     def ratio_schedule(self, name: str) -> RatioSchedule:
         known = {**RATIO_SCHEDULES, **self.ratio_schedules}

@@ -14,18 +14,9 @@ from toca.presets.opensora import OPENSORA
 from toca.presets.pixart import PIXART
 from toca.presets.rows import Preset, Published
 
-__all__ = ["DIT", "FLUX_DEV", "OPENSORA", "PIXART", "PRESETS", "Preset", "Published", "parse_with_preset"]
+__all__ = ["DIT", "FLUX_DEV", "FLUX_OTHERS", "OPENSORA", "PIXART", "Preset", "Published", "parse_with_preset"]
 
 FLUX_OTHERS = {name: Preset(preset.flags, ()) for name, preset in FLUX_DEV.items()}  # nothing is printed for the other FLUX models
-
-PRESETS: Mapping[str, Mapping[str, Preset]] = {  # by model
-    "dit": DIT,
-    "pixart": PIXART,
-    "opensora": OPENSORA,
-    "flux-dev": FLUX_DEV,
-    **dict.fromkeys(("flux-schnell", "flux-dev-krea", "flux-dev-fill"), FLUX_OTHERS),
-    **dict.fromkeys(("flux-dev-canny", "flux-dev-depth", "flux-dev-canny-lora", "flux-dev-depth-lora"), FLUX_OTHERS),
-}
 
 
 def parse_with_preset(

@@ -13,17 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from toca.methods import Method
+from toca.methods import Method, ToCa
 
 CASES = "cases.json"
-FLAGS = {  # upstream's -> ours
-    "fresh_threshold": "interval",
-    "fresh_ratio": "ratio",
-    "ratio_scheduler": "ratio_schedule",
-    "cache_type": "score",
-    "soft_fresh_weight": "soft_fresh_weight",
-    "force_fresh": "force_fresh",
-}
+FLAGS = {flag.name: flag.field for flag in ToCa.flags if flag.in_name}  # upstream's -> ours
 
 
 class DecidedOncePerStep:
