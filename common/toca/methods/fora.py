@@ -22,4 +22,4 @@ class FORA(Method):
         full = {site: Action(Kind.FULL, spec.branch(site).tokens) for site in spec.sites()}
         reuse = {site: Action(Kind.REUSE) for site in spec.sites()}
         hidden = {HIDDEN: Action(Kind.FULL)}
-        return finish(spec, [(reuse if phase else full) | hidden for phase, _ in phases])
+        return finish(spec, [(reuse if phase.first else full) | hidden for phase in phases])
