@@ -62,11 +62,11 @@ class Recorder:
                 qkv[cache.index] = (q, k, v)
             return attend(cache, q, k, v)
 
-        def scores(selector: Selector, some: range, base: Tensor | None = None) -> Tensor:
-            final, ranking = rank(selector, some, base), selector.ranking
+        def scores(selector: Selector, step: int, some: range, *inputs: Tensor | None) -> Tensor:
+            final, ranking = rank(selector, step, some, *inputs), selector.ranking
             selector.ranking = replace(ranking, block=0)
-            before = rank(selector, some, base).clone()
-            self.scores |= {(selector.step, layer): (before[at], final[at]) for at, layer in enumerate(some)}
+            before = rank(selector, step, some, *inputs).clone()
+            self.scores |= {(step, layer): (before[at], final[at]) for at, layer in enumerate(some)}
             selector.ranking = ranking
             return final
 

@@ -16,8 +16,8 @@ from toca.engine.attention import attention, attention_with_entropy
 from toca.engine.cache import NO_CACHE, Cache, LayerCache
 from toca.methods import FORA, DuCa, Method, NoCaching, ToCa
 from toca.planning.memory import Held, predict
-from toca.planning.ranking import Batch, batches
-from toca.planning.scores import RATINGS, SCORES
+from toca.planning.ranking import Batch, Timeline
+from toca.planning.scores import ALL_SCORES, SCORES
 from toca.planning.spec import ModelSpec
 
 TOKENS, LENGTH, DEPTH, STEPS = 15, 6, 3, 9
@@ -177,7 +177,7 @@ def test_frozen_scores_are_ranked_for_the_cycle_and_live_ones_for_a_step():
     layers = range(DEPTH)
 
     def ranked(method: Method, name: str) -> list[list[Batch]]:
-        return batches(method.plan(some, 6), some.stacks[0], some.stacks[0].branch(name), RATINGS["entropy"])
+        return Timeline(method.plan(some, 6), some.stacks[0], some.stacks[0].branch(name), ALL_SCORES["entropy"]).batches
 
     frozen = [[], [Batch(layers, (1, 2))], [], [], [Batch(layers, (4, 5))], []]
     assert [ranked(replace(METHOD, frozen=True), name) for name in ("cross_attn", "mlp")] == [frozen, frozen]
@@ -214,8 +214,8 @@ def test_the_mlp_is_ranked_by_the_entropies_that_its_step_left():
         for step in range(2):
             MODEL(x + 0.2 * step, text, mask, cache)
         mlp = cache.selector("blocks", "mlp")
-        mlp.refreshed_at = torch.zeros_like(mlp.refreshed_at)  # as before the choice: no token was stale
-        order = mlp.scores(range(DEPTH)).argsort(dim=-1, descending=True, stable=True)[..., :4]
+        fresh = torch.zeros_like(mlp.refreshed_at)  # as before the choice: no token was stale
+        order = mlp.scores(1, range(DEPTH), fresh).argsort(dim=-1, descending=True, stable=True)[..., :4]
         for layer in range(DEPTH):
             assert torch.equal(mlp.chosen[layer].view(4, 4)[:2] - torch.tensor([[0], [TOKENS]]), order[layer])
 

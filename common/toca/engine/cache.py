@@ -12,13 +12,12 @@ from torch import Tensor
 
 from toca.engine.attention import attention, attention_with_entropy, attention_with_mass
 from toca.engine.modulation import Linears, ModulationTable, all_chunks, some_chunks
-from toca.engine.selection import Selector, Uniform, hashed_uniform
+from toca.engine.selection import Selector, Uniform, hashed_uniform, selector_for
 from toca.engine.slots import Last, Slot, Taylor
 from toca.engine.token_shards import WHOLE, Whole
 from toca.planning.memory import MODULATION_BUDGET, ONCE_BUDGET, Held, layers_once, table_elements
 from toca.planning.method import Method
 from toca.planning.plan import Action, Kind, chunks_needed
-from toca.planning.scores import RATINGS
 from toca.planning.spec import HIDDEN, Branch, ModelSpec, Stack
 
 BranchFunction = Callable[..., Tensor]
@@ -135,7 +134,7 @@ class LayerCache:
         for branch in stack.branches:
             selector = selectors.get(branch.name)
             slot = Taylor() if cache.method.forecasts else Last()
-            keeps_input = selector is not None and selector.score.observes == "change" and not selector.ranking.upstream_exact
+            keeps_input = selector is not None and selector.ranking.keeps_input
             self.branches.append(BranchCache(self, branch, slot, selector, selectors.get(branch.feeds), keeps_input))
             setattr(self, branch.name, self.branches[-1])
         self.rates = {
@@ -343,7 +342,7 @@ class Cache:
         self.layers_keep = layers_once(self.spec, rows, x.element_size()) <= self._once_budget
         self._shape = x.shape
         ranking = self.method.ranking(self.spec)
-        if ranking and RATINGS[ranking.score].random and not self._uniform:
+        if ranking and ranking.rule.random and not self._uniform:
             self._row_seeds = torch.tensor(seeds, device=x.device).repeat(rows // len(seeds))
         for stack in self.spec.stacks:
             selectors = {}
@@ -355,8 +354,7 @@ class Cache:
                         uniform = uniform[key if key in uniform else branch.name]
                     if self._row_seeds is not None:
                         uniform = hashed_uniform(self._row_seeds, branch.tokens)
-                    selector = Selector(stack, branch, self.plan, ranking, rows, x.device, uniform)
-                    if selector.needed:
+                    if selector := selector_for(self.plan, stack, branch, ranking, rows, x.device, uniform):
                         selectors[branch.name] = selector
             self._selectors += selectors.values()
             self._layers[stack.name] = [LayerCache(self, stack, index, selectors) for index in range(stack.depth)]

@@ -82,6 +82,10 @@ class Stack:
     def branch(self, name: str) -> Branch:
         return next(branch for branch in self.branches if branch.name == name)
 
+    def feeder(self, reader: Branch) -> Branch | None:
+        """The branch whose output only `reader` uses."""
+        return next((branch for branch in self.branches if branch.feeds == reader.name), None)
+
 
 @dataclass(frozen=True)
 class Spatial:
@@ -136,8 +140,8 @@ class ModelSpec:
             raise ValueError(f"unknown ratio schedule {name!r} for {self.name}: choose from {', '.join(known)}")
         return known[name]
 
-    def rated_together(self, score: Score) -> int:
-        """Rows of an image that a score rates together."""
+    def scored_together(self, score: Score) -> int:
+        """Rows of an image that are scored together."""
         return self.coupled_rows if score.couples and score.observes not in self.uncoupled else 1
 
     def stack(self, name: str) -> Stack:
