@@ -5,7 +5,7 @@ import pytest
 from toy import attn, mlp, spec, stack
 
 from toca.methods import FORA, DuCa, NoCaching, TaylorSeer, ToCa
-from toca.planning.plan import Action, Kind, finish
+from toca.planning.plan import Action, Kind, finish, next_reader
 from toca.planning.spec import HIDDEN
 
 LETTERS = {"F": Kind.FULL, "P": Kind.PARTIAL, "R": Kind.REUSE, "T": Kind.FORECAST, "S": Kind.SKIP}
@@ -41,6 +41,19 @@ def test_only_what_is_read_again_is_kept(kinds, kept):
     assert marks(plan_of(kinds), "keep") == kept
 
 
+@pytest.mark.parametrize(
+    "events, readers",
+    [
+        ("wr.r", [1, 3, 3, None]),  # w: replaces, r: reads
+        ("wwr", [None, 2, None]),
+        ("w..", [None] * 3),
+    ],
+)
+def test_the_next_reader_comes_before_what_replaces(events, readers):
+    reads, replaces = [e == "r" for e in events], [e == "w" for e in events]
+    assert [next_reader(step, reads, replaces) for step in range(len(events))] == readers
+
+
 def test_a_forecast_reads_through_later_full_steps():
     assert marks(plan_of("FTFTFF", history=True), "keep") == "xxx..."
 
@@ -74,6 +87,17 @@ def test_kinds_of_steps_and_share_of_tokens():
     full, partial = two_layers.steps[0], two_layers.steps[1]
     mixed = finish(two_layers.spec, [{site: (full if site[1] == 0 else partial)[site] for site in full}])
     assert mixed.step_kind(0) == "mixed"
+
+
+def test_a_layer_runs_unless_all_its_branches_are_skipped():
+    assert [row["blocks"] for row in plan_of("FPSRF").running] == [{0}, {0}, set(), {0}, {0}]
+
+
+def test_tokens_are_selected_where_some_are_refreshed_but_not_all():
+    (blocks,) = ONE_LAYER.stacks
+    found = [plan_of("FPR", tokens).selects(blocks, blocks.branch("mlp")) for tokens in (0, 1, 14, 15)]
+    assert found == [False, True, True, False]
+    assert not plan_of("FPR").selects(blocks, blocks.branch("attn"))
 
 
 def test_a_forecast_step_has_its_own_kind():

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toca.methods.toca import ToCa
 from toca.planning.plan import Action, Kind
+from toca.planning.schedule import Phase
 from toca.planning.spec import HIDDEN, ModelSpec, Site
 
 
@@ -18,9 +20,10 @@ class DuCa(ToCa):
     label = "DuCa"
     ratio: float = 0.05
 
-    def _row(self, spec: ModelSpec, num_steps: int, step: int, phases: dict[int, list[tuple[int, int]]]) -> dict[Site, Action]:
+    def _row(self, spec: ModelSpec, num_steps: int, step: int, phases: Mapping[int, Sequence[Phase]]) -> dict[Site, Action]:
         row = super()._row(spec, num_steps, step, phases)
-        first, rest = (self._skips(spec, {length: some[step][place] for length, some in phases.items()}) for place in (0, 1))
+        first = self._skips(spec, {length: some[step].first for length, some in phases.items()})
+        rest = self._skips(spec, {length: some[step].rest for length, some in phases.items()})
         for site in spec.sites():
             if first if site[:2] == (spec.stacks[0].name, 0) else rest:
                 row[site] = Action(Kind.SKIP)
@@ -28,6 +31,6 @@ class DuCa(ToCa):
             row[HIDDEN] = Action(Kind.REUSE)
         return row
 
-    def _skips(self, spec: ModelSpec, phases: dict[int, int]) -> bool:
-        """Whether a step is skipped; phases: of every length of cycle."""
-        return all(phases.values()) and (phases[min(phases)] % 2 == 1) == spec.skip_odd
+    def _skips(self, spec: ModelSpec, places: Mapping[int, int]) -> bool:
+        """Whether a layer is skipped; places: its place in the cycles of every length."""
+        return all(places.values()) and (places[min(places)] % 2 == 1) == spec.skip_odd

@@ -3,8 +3,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toca.planning.method import CYCLE_LENGTH, Method, check_positive
-from toca.planning.plan import Action, Kind, Plan, finish
-from toca.planning.spec import HIDDEN, ModelSpec
+from toca.planning.plan import Action, Kind, Plan, finish, full_row
+from toca.planning.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,6 @@ class FORA(Method):
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         check_positive(interval=self.interval, num_steps=num_steps)
         phases = spec.cycle(self.name).phases(self.interval, num_steps, spec.counts_down)
-        full = {site: Action(Kind.FULL, spec.branch(site).tokens) for site in spec.sites()}
-        reuse = {site: Action(Kind.REUSE) for site in spec.sites()}
-        hidden = {HIDDEN: Action(Kind.FULL)}
-        return finish(spec, [(reuse if phase else full) | hidden for phase, _ in phases])
+        full = full_row(spec)
+        reuse = full | {site: Action(Kind.REUSE) for site in spec.sites()}
+        return finish(spec, [reuse if phase.first else full for phase in phases])

@@ -3,8 +3,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toca.planning.method import Method, check_positive
-from toca.planning.plan import Action, Kind, Plan, finish
-from toca.planning.spec import HIDDEN, ModelSpec
+from toca.planning.plan import Plan, finish, full_row
+from toca.planning.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -15,5 +15,4 @@ class NoCaching(Method):
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         check_positive(num_steps=num_steps)
-        row = {site: Action(Kind.FULL, spec.branch(site).tokens) for site in spec.sites()}
-        return finish(spec, [row | {HIDDEN: Action(Kind.FULL)}] * num_steps)
+        return finish(spec, [full_row(spec)] * num_steps)

@@ -34,8 +34,8 @@ class TaylorSeer(Method):
     def _rows(self, spec: ModelSpec, num_steps: int) -> Iterator[dict[Site, Action]]:
         cycle = spec.cycle(self.name)
         last, order = None, 0
-        for step, (phase, _) in enumerate(cycle.phases(self.interval, num_steps, spec.counts_down)):
-            if phase == 0:
+        for step, phase in enumerate(cycle.phases(self.interval, num_steps, spec.counts_down)):
+            if phase.first == 0:
                 gap = step - last if last is not None and step > cycle.lead - 2 else 0
                 order = min(self.order, order + 1) if gap else 0
                 actions = {site: Action(Kind.FULL, spec.branch(site).tokens, gap, order) for site in spec.sites()}

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toca.planning.method import CYCLE_LENGTH, Flag, Method, Ranking, check_positive
 from toca.planning.plan import Action, Kind, Plan, finish
-from toca.planning.schedule import RATIO_SCHEDULES, At, refreshed_tokens
+from toca.planning.schedule import RATIO_SCHEDULES, At, Phase, refreshed_tokens
 from toca.planning.scores import RATINGS, SCORES
 from toca.planning.spec import HIDDEN, Branch, ModelSpec, Site, Spatial, Stack
 
@@ -96,30 +97,29 @@ class ToCa(Method):
             upstream_exact=self.upstream_exact,
         )
 
-    def _phases(self, spec: ModelSpec, num_steps: int, length: int) -> list[tuple[int, int]]:
+    def _phases(self, spec: ModelSpec, num_steps: int, length: int) -> list[Phase]:
         if self.ratio >= 1 and not self.upstream_exact:
-            return [(0, 0)] * num_steps
+            return [Phase(0, 0)] * num_steps
         cycle = spec.cycle("fora" if self.ratio == 0 else self.name)
         if self.force_fresh != "global" and (not self.upstream_exact or self.name in spec.published_local):
-            return [(max(0, step + 1 - cycle.lead),) * 2 for step in range(num_steps)]
+            places = (max(0, step + 1 - cycle.lead) for step in range(num_steps))
+            return [Phase(place, place) for place in places]
         return cycle.phases(length, num_steps, spec.counts_down, per_layer=self.upstream_exact)
 
-    def _row(self, spec: ModelSpec, num_steps: int, step: int, phases: dict[int, list[tuple[int, int]]]) -> dict[Site, Action]:
+    def _row(self, spec: ModelSpec, num_steps: int, step: int, phases: Mapping[int, Sequence[Phase]]) -> dict[Site, Action]:
         index = num_steps - 1 - step if spec.counts_down else step
         row: dict[Site, Action] = {HIDDEN: Action(Kind.FULL)}
-        for stack in spec.stacks:
+        for at, stack in enumerate(spec.stacks):
             for layer in range(stack.depth):
                 for branch in stack.branches:
-                    first, rest = phases[branch.cycle_length(self.interval)][step]
-                    phase = first if layer == 0 and stack is spec.stacks[0] else rest
-                    tokens = branch.tokens if phase == 0 else self._tokens(spec, stack, branch, layer, index, num_steps)
-                    row[stack.name, layer, branch.name] = self._action(spec, branch, phase, tokens)
+                    phase = phases[branch.cycle_length(self.interval)][step]
+                    if phase.of(at, layer) == 0:
+                        action = Action(Kind.FULL, branch.tokens)
+                    else:
+                        tokens = self._tokens(spec, stack, branch, layer, index, num_steps)
+                        action = Action(Kind.PARTIAL, tokens) if tokens else Action(Kind.REUSE)
+                    row[stack.name, layer, branch.name] = action
         return row
-
-    def _action(self, spec: ModelSpec, branch: Branch, phase: int, tokens: int) -> Action:
-        if phase == 0:
-            return Action(Kind.FULL, tokens)
-        return Action(Kind.PARTIAL, tokens) if tokens else Action(Kind.REUSE)
 
     def _tokens(self, spec: ModelSpec, stack: Stack, branch: Branch, layer: int, index: int, num_steps: int) -> int:
         if not branch.tokenwise:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from toca.planning.plan import Kind, Plan, Row, chunks_needed
+from toca.planning.plan import Kind, Plan, Row, chunks_needed, full_row, running_layers
 from toca.planning.spec import COUNTERS, Cost, ModelSpec, Stack
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def step_flops(spec: ModelSpec, row: Row, counter: str = "matmul") -> int:
 
 def stack_flops(stack: Stack, row: Row, counter: str = "matmul") -> int:
     """FLOPs of one batch row in the layers of a stack."""
-    return sum(_layer(stack, layer, row, counter) for layer in range(stack.depth))
+    return sum(_layer(stack, layer, row, counter) for layer in running_layers(row, stack))
 
 
 def _counted(costs: Mapping[str, T], counter: str, default: T) -> T:
@@ -34,18 +34,12 @@ def _counted(costs: Mapping[str, T], counter: str, default: T) -> T:
 
 
 def _layer(stack: Stack, layer: int, row: Row, counter: str) -> int:
-    if not _runs(stack, layer, row):
-        return 0
     actions = [(branch, row[stack.name, layer, branch.name]) for branch in stack.branches]
     costs = [(_counted(branch.cost, counter, Cost()), action) for branch, action in actions]
     flops = _counted(stack.layer_cost, counter, 0) + sum(cost(action.tokens) for cost, action in costs if action.computes)
     flops += sum(cost.reuse for cost, action in costs if action.kind is Kind.REUSE)
     forecast = all(action.kind in (Kind.FORECAST, Kind.SKIP) for _, action in actions)
     return flops if forecast else flops + _counted(stack.norm_cost, counter, 0)
-
-
-def _runs(stack: Stack, layer: int, row: Row) -> bool:
-    return any(row[stack.name, layer, branch.name].kind is not Kind.SKIP for branch in stack.branches)
 
 
 def total_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
@@ -69,16 +63,14 @@ def executed_flops(plan: Plan, rows: int = 2) -> int:
     unread = 0
     for stack in plan.spec.stacks:
         chunks, width = stack.modulation
-        places = [(step, layer) for step, row in enumerate(plan.steps) for layer in range(stack.depth) if _runs(stack, layer, row)]
+        places = [(step, layer) for step, running in enumerate(plan.running) for layer in running[stack.name]]
         unread += sum(chunks - len(chunks_needed(plan, stack, *place)) for place in places) * 2 * width**2
     return total_flops(plan, "executed", rows) - rows * unread
 
 
 def uncached_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
     """FLOPs of the same run without caching."""
-    from toca.methods.none import NoCaching
-
-    return plan.num_steps * total_flops(NoCaching().plan(plan.spec, 1), counter, rows)
+    return plan.num_steps * total_flops(Plan(plan.spec, (full_row(plan.spec),)), counter, rows)
 
 
 def speedup(plan: Plan, counter: str = "matmul") -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import cached_property
 
-from toca.planning.spec import HIDDEN, ModelSpec, Site, Stack
+from toca.planning.spec import HIDDEN, Branch, ModelSpec, Site, Stack
 
 
 class Kind(IntEnum):
@@ -22,9 +23,11 @@ class Kind(IntEnum):
 class Action:
     """What one site does at one step.
 
-    tokens: how many are computed. gap: at a FULL step the steps since the previous full one (0: none, start a new history), at a
-    FORECAST the steps since the last. order: of the differences kept or read. keep: the result is read again before it is replaced.
-    score: the importance this site yields is read. At a PARTIAL step it changes that of the tokens refreshed, in the middle of a cycle.
+    tokens: how many are computed.
+    gap: steps since the last full step; 0 at a full step means: forget the history.
+    order: how many differences are stored (full) or used (forecast).
+    keep: store the result, a later step reads it.
+    score: attention here must also rate tokens, because a later choice goes by it. At a partial step: those refreshed alone.
     """
 
     kind: Kind
@@ -37,6 +40,10 @@ class Action:
     @property
     def computes(self) -> bool:
         return self.tokens > 0
+
+    def chooses(self, tokens: int) -> bool:
+        """Whether it refreshes some of so many tokens, but not all."""
+        return self.kind is Kind.PARTIAL and 0 < self.tokens < tokens
 
 
 Row = Mapping[Site, Action]
@@ -52,6 +59,16 @@ class Plan:
     @property
     def num_steps(self) -> int:
         return len(self.steps)
+
+    @cached_property
+    def running(self) -> tuple[Mapping[str, frozenset[int]], ...]:
+        """[step][stack]: the layers that run."""
+        return tuple({stack.name: frozenset(running_layers(row, stack)) for stack in self.spec.stacks} for row in self.steps)
+
+    def selects(self, stack: Stack, branch: Branch) -> bool:
+        """Whether a branch ever refreshes some of its tokens, but not all: then they are ranked."""
+        sites = [(stack.name, layer, branch.name) for layer in range(stack.depth)]
+        return branch.tokenwise and any(row[site].chooses(branch.tokens) for row in self.steps for site in sites)
 
     @property
     def caches(self) -> bool:
@@ -79,6 +96,17 @@ class Plan:
         return computed / (self.num_steps * sum(self.spec.branch(site).tokens for site in sites))
 
 
+def full_row(spec: ModelSpec) -> dict[Site, Action]:
+    """A step that computes everything."""
+    return {site: Action(Kind.FULL, spec.branch(site).tokens) for site in spec.sites()} | {HIDDEN: Action(Kind.FULL)}
+
+
+def running_layers(row: Row, stack: Stack) -> list[int]:
+    """The layers of a stack that run at a step: all but those whose branches are all skipped."""
+    names = [branch.name for branch in stack.branches]
+    return [layer for layer in range(stack.depth) if any(row[stack.name, layer, name].kind is not Kind.SKIP for name in names)]
+
+
 def chunks_needed(plan: Plan, stack: Stack, step: int, layer: int) -> tuple[int, ...]:
     """The modulation chunks that a layer reads at a step: a branch's inputs if it computes tokens, its gate unless it is skipped."""
     needed: set[int] = set()
@@ -93,28 +121,34 @@ def finish(
 ) -> Plan:
     """Mark what is read again (`keep`, `score`), so that a run stores and scores nothing else.
 
-    history: a stored value is read through later full steps too (differences of a forecast). observes: what rates tokens
-    (`toca.planning.scores.Score`). frozen: partial steps leave ratings as they are.
+    history: a stored value is read through later full steps too (differences of a forecast).
+    observes: what rates tokens (`toca.planning.scores.Score`).
+    frozen: partial steps leave ratings as they are.
     """
     steps = [dict(row) for row in rows]
     for site in spec.sites():
         if target := spec.branch(site).feeds:
             _skip_unread(steps, site, (site[0], site[1], target))
     for site in (*spec.sites(), HIDDEN):
-        read = False
-        for row in reversed(steps):
-            action = row[site]
-            if action.keep != read:
-                row[site] = replace(action, keep=read)
-            if action.kind is Kind.FULL:
-                read = read and history
-            elif action.kind is not Kind.SKIP:
-                read = True
+        _mark_kept(steps, site, history)
     for site in spec.sites():
         branch = spec.branch(site)
         if branch.tokenwise and (scorer := branch.scorer(observes)):
-            _mark_scores(steps, site, (site[0], site[1], scorer), branch.tokens, frozen)
+            _mark_scored(steps, site, (site[0], site[1], scorer), branch.tokens, frozen)
     return Plan(spec, tuple(steps))
+
+
+def next_reader(step: int, reads: Sequence[bool], replaces: Sequence[bool]) -> int | None:
+    """The first step after `step` that reads what was written at it; None if it is replaced before, or never read.
+
+    reads, replaces: of every step. What a step replaces it does not read.
+    """
+    for later in range(step + 1, len(reads)):
+        if replaces[later]:
+            return None
+        if reads[later]:
+            return later
+    return None
 
 
 def _skip_unread(steps: list[dict[Site, Action]], fed: Site, reader: Site) -> None:
@@ -124,13 +158,21 @@ def _skip_unread(steps: list[dict[Site, Action]], fed: Site, reader: Site) -> No
             row[fed] = Action(Kind.SKIP)
 
 
-def _mark_scores(steps: list[dict[Site, Action]], ranked: Site, scorer: Site, tokens: int, frozen: bool) -> None:
-    read = False
-    for row in reversed(steps):
-        selects = row[ranked].kind is Kind.PARTIAL and 0 < row[ranked].tokens < tokens
-        read = read or (selects and ranked != scorer)
-        if row[scorer].kind is Kind.FULL or (row[scorer].kind is Kind.PARTIAL and not frozen):
-            row[scorer] = replace(row[scorer], score=row[scorer].score or read)
-        if row[scorer].kind is Kind.FULL:
-            read = False
-        read = read or (selects and ranked == scorer)  # it chooses before it is computed
+def _mark_kept(steps: list[dict[Site, Action]], site: Site, history: bool) -> None:
+    kinds = [row[site].kind for row in steps]
+    reads = [kind not in (Kind.FULL, Kind.SKIP) for kind in kinds]
+    replaces = [kind is Kind.FULL and not history for kind in kinds]
+    for step, row in enumerate(steps):
+        if next_reader(step, reads, replaces) is not None:
+            row[site] = replace(row[site], keep=True)
+
+
+def _mark_scored(steps: list[dict[Site, Action]], ranked: Site, scorer: Site, tokens: int, frozen: bool) -> None:
+    """A branch chooses tokens before it computes them: by scores of an earlier step if it scores itself, else of the same step too."""
+    reads = [row[ranked].chooses(tokens) for row in steps]
+    replaces = [row[scorer].kind is Kind.FULL for row in steps]
+    for step, row in enumerate(steps):
+        writes = replaces[step] or (row[scorer].kind is Kind.PARTIAL and not frozen)
+        at_once = reads[step] and ranked != scorer
+        if writes and (at_once or next_reader(step, reads, replaces) is not None):
+            row[scorer] = replace(row[scorer], score=True)

@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
 def f32(x: float) -> float:
@@ -14,9 +14,23 @@ def f32(x: float) -> float:
     return struct.unpack("f", struct.pack("f", x))[0]
 
 
+class Phase(NamedTuple):
+    """Where a step is in its cycle: 0 is full, p > 0 is the p-th place after it. The two differ at "mixed steps" of published code alone.
+
+    first: of layer 0 of the first stack.
+    rest: of all other layers.
+    """
+
+    first: int
+    rest: int
+
+    def of(self, stack: int, layer: int) -> int:
+        return self.first if stack == layer == 0 else self.rest
+
+
 @dataclass(frozen=True)
 class Cycle:
-    """A rule for full steps. Its unit is the *phase* of a step: 0 is full, p > 0 is the p-th place inside the cycle.
+    """A rule for full steps, by phases.
 
     The cycle length after a full step at progress p = index / num_steps is round(N / (a + b p)) with (a, b) = `stretch`, in float32,
     half to even. Inside `window` = (from, to, length), shares of the run, the length is fixed.
@@ -34,15 +48,15 @@ class Cycle:
         a, b = self.stretch
         return max(1, round(f32(f32(interval) / f32(a + b * index / num_steps))))
 
-    def phases(self, interval: int, num_steps: int, counts_down: bool, per_layer: bool = False) -> list[tuple[int, int]]:
-        """(phase of layer 0, phase of the other layers) of every step, in execution order.
+    def phases(self, interval: int, num_steps: int, counts_down: bool, per_layer: bool = False) -> list[Phase]:
+        """The phase of every step, in execution order.
 
         per_layer: decide again in every layer although layer 0 of a full step has already changed the length, as upstream does
         ("mixed steps"). Otherwise both phases are equal, and interval 1 makes every step full.
         """
         if interval == 1 and not per_layer:
-            return [(0, 0)] * num_steps
-        phases: list[tuple[int, int]] = []
+            return [Phase(0, 0)] * num_steps
+        phases: list[Phase] = []
         length, last_full = interval, 0
         for step in range(num_steps):
             index = num_steps - 1 - step if counts_down else step
@@ -52,7 +66,7 @@ class Cycle:
                 length, last_full = self.length(interval, index, num_steps), step
                 if per_layer and self.anchor == "index" and step >= self.lead:
                     rest = index % length
-            phases.append((first, rest))
+            phases.append(Phase(first, rest))
         return phases
 
 

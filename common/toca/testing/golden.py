@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from toca.methods import Method, ToCa
+from toca.planning.schedule import Phase
 
 CASES = "cases.json"
 FLAGS = {flag.name: flag.field for flag in ToCa.flags if flag.in_name}  # upstream's -> ours
@@ -22,8 +23,8 @@ FLAGS = {flag.name: flag.field for flag in ToCa.flags if flag.in_name}  # upstre
 class DecidedOncePerStep:
     """Upstream, patched to decide once per step: all its accidents but the mixed steps. To be mixed into a method."""
 
-    def _phases(self, *args: Any) -> list[tuple[int, int]]:
-        return [(first, first) for first, _ in super()._phases(*args)]
+    def _phases(self, *args: Any) -> list[Phase]:
+        return [Phase(phase.first, phase.first) for phase in super()._phases(*args)]
 
 
 def as_upstream(make: Callable[..., Method], flags: Mapping[str, Any], **more: Any) -> Method:
