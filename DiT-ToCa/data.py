@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from toca import shapeworld
-from toca.runs.runner import item_seed
+from toca.runs.seeds import item_seed
 
 Batches = Iterator[tuple[Tensor, Tensor]]  # pictures (batch, 3, size, size) in [-1, 1], labels (batch,)
 

@@ -24,7 +24,8 @@ from toca import shapeworld
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.metrics.distance import psnr, ssim
 from toca.planning.flops import total_flops
-from toca.runs.runner import item_generators, user_errors
+from toca.runs.programs import program_errors
+from toca.runs.seeds import item_generators
 
 UNCACHED, REFERENCE = "uncached", "ToCa N=3"  # plain runs with fewer steps are given the second one's time and FLOPs
 METHODS: dict[str, Method] = {
@@ -144,7 +145,7 @@ def save_picture(results: Sequence[Result], pictures: Sequence[np.ndarray], name
     fig.savefig(path, dpi=110)
 
 
-@user_errors()
+@program_errors()
 def main(args: argparse.Namespace) -> None:
     device = prepare(args, vae="mse")
     model = load_model(args, device)

@@ -19,7 +19,8 @@ from dit_spec import CONFIGS, dit_spec
 from models import DiT
 from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.runs.bench import DTYPES, Clock, Result, Watch, add_flags, print_result, result_of, run_all
+from toca.runs.bench import DTYPES, Result, Watch, add_flags, print_result, result_of, run_all
+from toca.runs.clock import Clock
 
 METHODS: dict[str, Method] = {
     "uncached": NoCaching(),

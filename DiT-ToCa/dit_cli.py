@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dit_spec import CONFIGS, DiTConfig, dit_spec
 from toca.cli import flags
 from toca.cli.flags import method_from
-from toca.cli.forks import PlannedRun
+from toca.planning.run import PlannedRun
 from toca.presets import DIT as presets
 from toca.presets import parse_with_preset
 

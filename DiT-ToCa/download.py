@@ -57,9 +57,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from toca.runs.runner import user_errors
+    from toca.runs.programs import program_errors
 
-    with user_errors():
+    with program_errors():
         download(args.image_size, args.vae)
 
 

@@ -18,7 +18,8 @@ from torchvision.utils import save_image
 from dit_cli import add_method_flags, add_model_flags, config_from, parse
 from sampling import add_sampling_flags, check_plan, describe, load_decoder, load_model, make_sampler, prepare, print_flops
 from toca.runs.files import atomic_path
-from toca.runs.runner import item_generators, user_errors
+from toca.runs.programs import program_errors
+from toca.runs.seeds import item_generators
 from upstream_stream import UpstreamStream
 
 IMAGENET = (207, 360, 387, 974, 88, 979, 417, 279)  # golden retriever, otter, red panda, geyser, macaw, valley, balloon, arctic fox
@@ -33,7 +34,7 @@ def class_labels(args: argparse.Namespace) -> tuple[int, ...]:
     return labels
 
 
-@user_errors()
+@program_errors()
 def main(args: argparse.Namespace) -> None:
     device = prepare(args, vae="mse")
     labels = class_labels(args)

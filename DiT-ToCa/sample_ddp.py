@@ -20,9 +20,13 @@ from dit_cli import add_method_flags, add_model_flags, method_from, parse
 from download import checkpoint_path
 from sampler import Sampler, describe
 from sampling import add_sampling_flags, check_plan, image_size, load_decoder, load_model, make_sampler, prepare, print_flops
-from toca.loading.autoencoder import to_uint8
+from toca.console import main_process
 from toca.loading.weights import fingerprint
-from toca.runs.runner import item_generators, main_process, process_group, sample_images, user_errors, write_npz
+from toca.runs.folder import RunFolder, write_npz
+from toca.runs.pictures import save_picture, to_uint8
+from toca.runs.processes import batches_of, process_group
+from toca.runs.programs import program_errors
+from toca.runs.seeds import item_generators
 from upstream_stream import UpstreamStream
 
 PREFIX = {"none": "", "fora": "FORA-", "toca": "ToCa-", "duca": "Cache-Noise-", "taylorseer": "Taylor-"}
@@ -61,7 +65,7 @@ def settings(args: argparse.Namespace, world: int) -> dict[str, Any]:
     }
 
 
-@user_errors()
+@program_errors()
 def main(args: argparse.Namespace) -> None:
     device = prepare(args, vae="ema")
     for flag in ("per_proc_batch_size", "num_fid_samples"):
@@ -75,24 +79,31 @@ def main(args: argparse.Namespace) -> None:
 
 
 def sample(args: argparse.Namespace, rank: int, world: int, device: torch.device) -> None:
-    sampler = make_sampler(args, load_model(args, device))
-    decode = load_decoder(args.vae, device)
-    folder, num, batch = Path(args.sample_dir) / folder_name(args), args.num_fid_samples, args.per_proc_batch_size
-    if rank == 0:
-        print(f"{describe(sampler)}\n{num} images, {world} x {batch} at a time -> {folder}", flush=True)
-    stream = UpstreamStream(sampler, args.global_seed * world + rank, batch, device) if args.upstream_stream else None
-
-    def sample_batch(indices: list[int]) -> np.ndarray:
-        latents = stream.sample(indices[0] // (batch * world)) if stream else independent(sampler, args.global_seed, indices, device)
-        return to_uint8(decode(latents.float()))
-
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    extra = dict(sampler.summary(), device=place)
-    sample_images(folder, num, batch, sample_batch, settings(args, world), rank, world, extra, whole_batches=args.upstream_stream)
+    path, num, batch = Path(args.sample_dir) / folder_name(args), args.num_fid_samples, args.per_proc_batch_size
+    sampler = make_sampler(args, load_model(args, device))
+    extra = dict(sampler.summary(), device=place, num_images=num)
+    with RunFolder(path, settings(args, world), extra, rank=rank, world=world) as folder:
+        decode = load_decoder(args.vae, device)
+        if rank == 0:
+            print(f"{describe(sampler)}\n{num} images, {world} x {batch} at a time -> {path}", flush=True)
+        stream = UpstreamStream(sampler, args.global_seed * world + rank, batch, device) if args.upstream_stream else None
+
+        def make(indices: list[int]) -> np.ndarray:
+            latents = stream.sample(indices[0] // (batch * world)) if stream else independent(sampler, args.global_seed, indices, device)
+            return to_uint8(decode(latents.float()))
+
+        def file_of(index: int) -> Path | None:
+            return path / f"{index:06d}.png" if index < num else None
+
+        batches = batches_of(num, batch, rank, world)
+        if not stream:  # surplus items share a batch's random stream alone
+            batches = [[index for index in indices if index < num] for indices in batches]
+        folder.sample(batches, file_of, make, lambda index, picture: save_picture(picture, path / f"{index:06d}.png"))
     if rank == 0:
-        path = folder.with_name(folder.name + ".npz")
-        write_npz(folder, num, path)
-        print(f"{num} images -> {path}")
+        archive = path.with_name(path.name + ".npz")
+        write_npz(path, num, archive)
+        print(f"{num} images -> {archive}")
 
 
 def independent(sampler: Sampler, seed: int, indices: list[int], device: torch.device) -> torch.Tensor:

@@ -11,11 +11,11 @@ from torch import Tensor
 from diffusion import GaussianDiffusion
 from dit_spec import dit_spec
 from models import DiT
-from toca.cli.forks import PlannedRun
 from toca.cli.report import run_summary, summary_line
 from toca.engine.cache import Cache
 from toca.methods import Method
 from toca.planning.plan import Plan
+from toca.planning.run import PlannedRun
 from toca.planning.spec import ModelSpec
 
 Noise = Callable[[int], Tensor]  # step index -> standard normal draws (B, C, H, W)

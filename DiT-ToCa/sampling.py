@@ -13,10 +13,11 @@ from download import checkpoint_path
 from models import DiT
 from sampler import Sampler, describe
 from toca.cli.report import flops_lines
-from toca.loading.autoencoder import to_uint8
+from toca.console import announce
 from toca.loading.weights import load_into, load_state_dict
 from toca.nn.layers import sincos_2d
-from toca.runs.runner import device_from, main_process, reproducible_matmuls
+from toca.runs.pictures import to_uint8
+from toca.runs.programs import DTYPES, device_from, reproducible_matmuls
 from vae import Decoder, load_decoder, vae_name
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "print_flops",
     "to_uint8",
 ]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_STEPS = 1000
 
 
@@ -57,8 +57,8 @@ def load_model(args: argparse.Namespace, device: torch.device) -> DiT:
     if resized:
         state["pos_embed"] = torch.from_numpy(sincos_2d(config.hidden_size, *map(np.arange, config.grid))).float()[None]
     load_into(model, state, str(path))
-    if resized and main_process():
-        print(f"{path} holds {table.shape[1]} positions: recomputed for the {config.num_tokens} of --image-size {args.image_size}")
+    if resized:
+        announce(f"{path} holds {table.shape[1]} positions: recomputed for the {config.num_tokens} of --image-size {args.image_size}")
     return model.to(device, DTYPES[args.dtype]).eval()
 
 

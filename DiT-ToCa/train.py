@@ -26,7 +26,9 @@ from optim import Muon, hidden_matrices
 from sampling import image_size
 from toca.loading.weights import load_state_dict
 from toca.runs.files import remove_parts
-from toca.runs.runner import device_from, item_seed, process_group, user_errors
+from toca.runs.processes import process_group
+from toca.runs.programs import device_from, program_errors
+from toca.runs.seeds import item_seed
 from vae import load_encoder, vae_name
 
 POSITIVE = ("global_batch_size", "log_every", "ckpt_every", "epochs", "max_steps", "patch_size", "num_classes", "image_size")
@@ -90,7 +92,7 @@ def warm_start(model: DiT, path: str) -> str:
     return f"warm start from {path}: {len(fitting)} of {len(own)} tensors"
 
 
-@user_errors()
+@program_errors()
 def main(args: argparse.Namespace) -> None:
     config = check(args)
     with process_group(device_from(args.device)) as (rank, world, device):

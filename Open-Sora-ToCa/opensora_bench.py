@@ -27,7 +27,8 @@ from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.planning.memory import attention_maps, predict
 from toca.planning.plan import Plan
-from toca.runs.bench import DTYPES, Clock, Result, Watch, add_flags, print_result, result_of, run_all
+from toca.runs.bench import DTYPES, Result, Watch, add_flags, print_result, result_of, run_all
+from toca.runs.clock import Clock
 
 METHODS: dict[str, Method] = {
     "uncached": NoCaching(),

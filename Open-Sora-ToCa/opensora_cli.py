@@ -8,7 +8,7 @@ from opensora.datasets.aspect import get_image_size, get_num_frames, latent_size
 from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
 from toca.cli import flags
 from toca.cli.flags import method_from
-from toca.cli.forks import PlannedRun
+from toca.planning.run import PlannedRun
 from toca.planning.scores import SCORES
 from toca.planning.spec import ModelSpec
 from toca.presets import OPENSORA as presets

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from opensora.inference.run import main
 from opensora.utils.config_utils import parse
-from toca.runs.runner import program_errors
+from toca.runs.programs import program_errors
 
 CONFIG = str(Path(__file__).resolve().parent / "configs/opensora-v1-2/inference/sample.py")
 

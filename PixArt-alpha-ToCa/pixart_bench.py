@@ -21,7 +21,8 @@ from pixart_spec import CONFIGS, VAE_STRIDE, PixArtConfig, pixart_spec
 from toca.engine.cache import Cache
 from toca.engine.selection import Selector
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
-from toca.runs.bench import DTYPES, Clock, Result, Watch, add_flags, print_result, result_of, run_all, seconds_inside
+from toca.runs.bench import DTYPES, Result, Watch, add_flags, print_result, result_of, run_all, seconds_inside
+from toca.runs.clock import Clock
 
 README = ToCa(3, 0.3)
 METHODS: dict[str, Method] = {

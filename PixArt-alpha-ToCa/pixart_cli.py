@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pixart_spec import CONFIGS, pixart_spec
 from toca.cli import flags
 from toca.cli.flags import method_from
-from toca.cli.forks import PlannedRun
+from toca.planning.run import PlannedRun
 from toca.presets import PIXART as presets
 from toca.presets import parse_with_preset
 

@@ -18,12 +18,13 @@ from pixart_sampler import Sampler
 from pixart_spec import CONFIGS
 from pixart_weights import PRETRAINED, checkpoint_path, load_model
 from toca.cli.flags import method_from
-from toca.cli.forks import PlannedRun
-from toca.loading.autoencoder import PUBLISHED, decoder, load_autoencoder, to_uint8
+from toca.loading.autoencoder import PUBLISHED, decoder, load_autoencoder
 from toca.loading.caption_cleaning import clean_caption
-from toca.runs.runner import device_from, item_generators, reproducible_matmuls
+from toca.planning.run import PlannedRun
+from toca.runs.pictures import to_uint8
+from toca.runs.programs import DTYPES, device_from, reproducible_matmuls
+from toca.runs.seeds import item_generators
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 MAX_CHARACTERS = 4000  # T5 reads about 500; cleaning takes the square of a word's length
 MEMORY_ADVICE = "try --t5_device cpu, --t5_precision bf16, --dtype fp16, or a smaller --bs"
 VAE = "sd-vae-ft-ema"

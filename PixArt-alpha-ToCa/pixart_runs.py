@@ -18,10 +18,14 @@ from pixart_cli import num_steps
 from pixart_pipeline import MEMORY_ADVICE, Pipeline, Prompt, add_run_flags, check_plan, prepare, read_lines
 from toca.cli.flags import method_from
 from toca.cli.report import flops_lines, run_summary, summary_line
+from toca.console import main_process
 from toca.loading.weights import fingerprint
 from toca.runs.files import atomic_path
+from toca.runs.folder import RunFolder, write_npz
+from toca.runs.pictures import save_picture
+from toca.runs.processes import barrier, batches_of, process_group
+from toca.runs.programs import program_errors
 from toca.runs.prompts import read_prompts
-from toca.runs.runner import barrier, check_manifest, main_process, process_group, program_errors, sample_images, write_npz
 
 PICTURE_FLAGS = ("image_size", "sampling_algo", "cfg_scale", "seed", "dtype", "ema", "vae", "t5_precision")
 FOLDER_FLAGS = {  # in a folder's name, by method
@@ -63,25 +67,25 @@ def main(args: argparse.Namespace) -> None:
 
 def sample_prompts(args: argparse.Namespace, prompts: Sequence[Prompt], rank: int, world: int, device: torch.device) -> None:
     """Sample all prompts, this process its share, into the folder of the flags; rank 0 writes `prompts.jsonl` and the npz."""
-    folder, summary = Path(args.output_dir) / (args.save_name or folder_name(args)), run_summary(check_plan(args))
-    made_of = settings(args, prompts)
-    check_manifest(folder, made_of)
-    pipeline = Pipeline(args, device)
-    if rank == 0:
-        print(f"{summary_line(summary)}\n{len(prompts)} prompts, {world} x {args.bs} at a time -> {folder}", flush=True)
-        write_index(folder, prompts)
-    pipeline.encode([p.text for p in prompts], rank, world)
-    barrier()  # all texts are there
-
-    def sample_batch(indices: list[int]) -> list[np.ndarray]:
-        return pipeline.pictures([prompts[i] for i in indices], args.seed, indices)
-
+    path, summary = Path(args.output_dir) / (args.save_name or folder_name(args)), run_summary(check_plan(args))
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    extra = dict(summary, text_tokens=args.text_tokens, device=place)
-    sample_images(folder, len(prompts), args.bs, sample_batch, made_of, rank, world, extra)
+    extra = dict(summary, text_tokens=args.text_tokens, device=place, num_images=len(prompts))
+    with RunFolder(path, settings(args, prompts), extra, rank=rank, world=world) as folder:
+        pipeline = Pipeline(args, device)
+        if rank == 0:
+            print(f"{summary_line(summary)}\n{len(prompts)} prompts, {world} x {args.bs} at a time -> {path}", flush=True)
+            write_index(path, prompts)
+        pipeline.encode([p.text for p in prompts], rank, world)
+        barrier()  # all texts are there
+
+        def make(indices: list[int]) -> list[np.ndarray]:
+            return pipeline.pictures([prompts[i] for i in indices], args.seed, indices)
+
+        batches = [[i for i in indices if i < len(prompts)] for indices in batches_of(len(prompts), args.bs, rank, world)]
+        folder.sample(batches, lambda i: path / f"{i:06d}.png", make, lambda i, picture: save_picture(picture, path / f"{i:06d}.png"))
     if rank == 0 and args.npz:
-        write_npz(folder, len(prompts), folder.with_name(folder.name + ".npz"))
-        print(f"{len(prompts)} pictures -> {folder}.npz")
+        write_npz(path, len(prompts), path.with_name(path.name + ".npz"))
+        print(f"{len(prompts)} pictures -> {path}.npz")
 
 
 def settings(args: argparse.Namespace, prompts: Sequence[Prompt]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pixart_cli import parse
 from pixart_runs import MEMORY_ADVICE, Pipeline, add_run_flags, check_plan, prepare, read_lines
 from toca.cli.report import run_summary, summary_line
 from toca.runs.files import atomic_path
-from toca.runs.runner import program_errors
+from toca.runs.programs import program_errors
 
 
 @program_errors(MEMORY_ADVICE)

@@ -27,8 +27,9 @@ from toca.engine.cache import Cache
 from toca.methods import FORA, Method, NoCaching, ToCa
 from toca.planning.flops import stack_flops
 from toca.planning.plan import Plan
-from toca.runs.bench import DTYPES, Clock, Report, Result, Watch, print_result, result_of
-from toca.runs.runner import reproducible_matmuls, user_errors
+from toca.runs.bench import DTYPES, Report, Result, Watch, print_result, result_of
+from toca.runs.clock import Clock
+from toca.runs.programs import program_errors, reproducible_matmuls
 
 METHODS: dict[str, Method] = {
     "none": NoCaching(),
@@ -166,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-@user_errors()
+@program_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     device, params = torch.device(args.device), CONFIGS[args.model]

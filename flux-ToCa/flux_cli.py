@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flux_spec import CONFIGS, LORA_RANK, FluxParams, flux_spec, txt_tokens
 from toca.cli import flags
 from toca.cli.flags import method_from
-from toca.cli.forks import PlannedRun
+from toca.planning.run import PlannedRun
 from toca.presets import FLUX_DEV, FLUX_OTHERS, Preset
 
 PATCH = 16  # pixels of a token's side: the autoencoder's 8, two latents packed

@@ -15,7 +15,7 @@ from flux.cli import NAMES, PROMPT
 from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from flux.runs import Clock, Writer
 from flux_cli import parse
-from toca.runs.runner import device_from
+from toca.runs.programs import device_from
 
 
 @program_errors()

@@ -6,7 +6,7 @@ from tiny import one_thread, save_vae
 
 import download
 import vae
-from toca.runs.runner import user_errors
+from toca.runs.programs import program_errors
 
 __all__ = ["one_thread"]
 
@@ -63,7 +63,7 @@ def test_a_missing_vae_is_explained_in_one_line(folders, monkeypatch):
     monkeypatch.setattr(
         "diffusers.AutoencoderKL.from_pretrained", lambda name, **_: (_ for _ in ()).throw(OSError(f"We couldn't connect\nto load {name}"))
     )
-    with pytest.raises(SystemExit) as error, user_errors():
+    with pytest.raises(SystemExit) as error, program_errors():
         vae.load_vae("mse", torch.device("cpu"))
     text = str(error.value)
     where = str(folders / "pretrained_models" / "sd-vae-ft-mse")

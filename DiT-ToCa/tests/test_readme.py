@@ -13,7 +13,7 @@ import download
 import sample
 import sample_ddp
 import train
-from toca.presets import DIT
+from toca.presets import DIT, FLUX_DEV
 
 FORK = Path(__file__).parents[1]
 READMES = (FORK / "README.md", FORK.parent / "README.md")
@@ -25,7 +25,7 @@ FLAGS = {flag for program in PROGRAMS for action in program.parser()._actions fo
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
 def test_every_preset_exists(readme: Path) -> None:
     named = set(re.findall(r"--preset ([a-z0-9-]+)", readme.read_text()))
-    assert named and named <= DIT.keys()
+    assert named and named <= DIT.keys() | FLUX_DEV.keys()
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)

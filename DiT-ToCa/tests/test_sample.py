@@ -15,9 +15,9 @@ from diffusion import create_diffusion
 from dit_cli import parse
 from dit_spec import CONFIGS
 from sampler import Sampler
-from toca.loading.autoencoder import to_uint8
 from toca.methods import DuCa, NoCaching, TaylorSeer, ToCa
-from toca.runs.runner import item_generators
+from toca.runs.pictures import to_uint8
+from toca.runs.seeds import item_generators
 from upstream_stream import UpstreamStream
 
 __all__ = ["one_thread"]

@@ -22,9 +22,9 @@ from dit_cli import parse
 from dit_spec import CONFIGS, DiTConfig
 from sampler import Sampler
 from sampling import make_sampler
-from toca.loading.autoencoder import to_uint8
 from toca.methods import NoCaching
-from toca.runs.runner import item_generators
+from toca.runs.pictures import to_uint8
+from toca.runs.seeds import item_generators
 from vae import load_decoder
 
 __all__ = ["one_thread"]
@@ -98,7 +98,7 @@ def test_folder_names(more, name):
 
 def test_files_npz_and_manifest(tmp_path, ckpt):
     folder = in_process(flags(ckpt, tmp_path))
-    assert sorted(os.listdir(folder)) == [f"{i:06d}.png" for i in range(7)] + ["manifest.json"]
+    assert sorted(os.listdir(folder)) == [".lock"] + [f"{i:06d}.png" for i in range(7)] + ["manifest.json"]
     with np.load(folder.with_name(folder.name + ".npz")) as data:
         assert data.files == ["arr_0"] and data["arr_0"].dtype == np.uint8 and data["arr_0"].shape == (7, 8, 8, 3)
         assert np.array_equal(data["arr_0"], pictures(folder))
@@ -189,7 +189,7 @@ def test_killed_and_resumed_by_two_processes_gives_the_same_bytes(tmp_path, ckpt
     assert resumed.returncode == 0, resumed.stderr
     assert npz(folder) == done.read_bytes()
     assert sorted(os.listdir(tmp_path / "killed")) == sorted([folder.name, done.name])
-    assert sorted(os.listdir(folder)) == [f"{i:06d}.png" for i in range(9)] + ["manifest.json"]
+    assert sorted(os.listdir(folder)) == [".lock"] + [f"{i:06d}.png" for i in range(9)] + ["manifest.json"]
 
 
 def test_latents_are_decoded_by_a_vae_alike_in_any_batch(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ Under torchrun every process takes its share of the videos; the same command aga
 
 from opensora.inference.run import main
 from opensora.utils.config_utils import parse
-from toca.runs.runner import program_errors
+from toca.runs.programs import program_errors
 
 if __name__ == "__main__":
     with program_errors("try a smaller --batch-size, --resolution or --num-frames, or --dtype bf16"):

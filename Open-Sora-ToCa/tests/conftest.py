@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from toca.runs.runner import reproducible_matmuls
+from toca.runs.programs import reproducible_matmuls
 
 pytest.register_assert_rewrite("golden_modules", "golden_sampling")
 reproducible_matmuls()  # before the first product, as programs do

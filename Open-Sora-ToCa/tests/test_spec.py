@@ -11,13 +11,13 @@ import pytest
 
 import opensora_cli
 from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
-from toca.cli.forks import PlannedRun
 from toca.cli.report import memory_data, memory_text
 from toca.cli.table import preset_data
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.planning.flops import step_flops, total_flops
 from toca.planning.memory import attention_maps, predict
 from toca.planning.plan import Kind
+from toca.planning.run import PlannedRun
 from toca.planning.spec import Site
 from toca.presets import OPENSORA, parse_with_preset
 

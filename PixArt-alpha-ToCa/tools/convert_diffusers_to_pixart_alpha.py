@@ -23,10 +23,10 @@ from pixart_spec import CONFIGS
 from pixart_weights import NULL_TEXT, PRETRAINED, from_diffusers
 from toca.loading.weights import load_state_dict
 from toca.runs.files import atomic_path
-from toca.runs.runner import user_errors
+from toca.runs.programs import program_errors
 
 
-@user_errors()
+@program_errors()
 def main(args: argparse.Namespace) -> None:
     config = CONFIGS[args.image_size]
     model = PixArtTransformer2DModel.from_pretrained(args.folder, local_files_only=True)

@@ -21,10 +21,10 @@ from pixart_spec import CONFIGS
 from pixart_weights import NULL_TEXT, checkpoint_path, diffusers_config, load_model, to_diffusers
 from toca.loading.weights import load_into
 from toca.runs.files import atomic_path
-from toca.runs.runner import user_errors
+from toca.runs.programs import program_errors
 
 
-@user_errors()
+@program_errors()
 def main(args: argparse.Namespace) -> None:
     path = checkpoint_path(args.image_size, args.model_path)
     state = load_model(path, args.image_size, torch.device("cpu"), ema=args.ema).state_dict()

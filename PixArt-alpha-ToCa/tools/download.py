@@ -18,12 +18,12 @@ from diffusion.model.t5 import HUB
 from pixart_pipeline import VAE
 from pixart_weights import OFFICIAL, PRETRAINED, REPO
 from toca.loading.autoencoder import PUBLISHED
-from toca.runs.runner import user_errors
+from toca.runs.programs import program_errors
 
 T5_FILES = ["*.json", "spiece.model", "pytorch_model*.bin", "model*.safetensors"]
 
 
-@user_errors()
+@program_errors()
 def main(args: argparse.Namespace) -> None:
     for size in args.models:
         print(hf_hub_download(REPO, OFFICIAL[size], local_dir=PRETRAINED))

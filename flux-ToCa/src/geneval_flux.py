@@ -23,7 +23,8 @@ from flux.pictures import save_picture
 from flux.runs import Clock, Writer, batches, open_folder, picture_settings
 from flux_cli import parse
 from toca.runs.files import atomic_path
-from toca.runs.runner import barrier, device_from, process_group
+from toca.runs.processes import barrier, process_group
+from toca.runs.programs import device_from
 
 
 def read_metadata(path: str) -> list[dict[str, Any]]:

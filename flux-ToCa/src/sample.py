@@ -15,8 +15,9 @@ import torch
 from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from flux.runs import Clock, Writer, batches, open_folder, picture_settings
 from flux_cli import parse
+from toca.runs.processes import barrier, process_group
+from toca.runs.programs import device_from
 from toca.runs.prompts import read_prompts
-from toca.runs.runner import barrier, device_from, process_group
 
 
 @program_errors()

@@ -333,7 +333,7 @@ def test_exhausted_memory_is_one_line(tmp_path, tiny, prompt_file, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 1 GiB")
 
     monkeypatch.setattr(Pipeline, "generate", exhausted)
-    with pytest.raises(SystemExit, match=r"error: out of memory on the device: try --offload.*\(CUDA out of memory\.\)"):
+    with pytest.raises(SystemExit, match=r"error: out of memory: try --offload.*\(CUDA out of memory\.\)"):
         sample_run(tmp_path / "out", prompt_file, *tiny)
 
 
@@ -350,7 +350,7 @@ def test_memory_exhausted_on_the_way_loses_nothing(tmp_path, tiny, prompt_file, 
         return denoise(*args, **kwargs)
 
     monkeypatch.setattr(flux.pipeline, "denoise", exhausted)
-    with pytest.raises(SystemExit, match=r"error: out of memory on the device: try --offload, --dtype bf16, a smaller --batch_size"):
+    with pytest.raises(SystemExit, match=r"error: out of memory: try --offload, --dtype bf16, a smaller --batch_size"):
         sample_run(tmp_path / "out", prompt_file, *tiny, "--offload")
     assert moved == ["cpu"] * 4 and listing(tmp_path / "out") == ["img_0.jpg", "settings.json"]
     sample_run(tmp_path / "out", prompt_file, *tiny, "--offload")

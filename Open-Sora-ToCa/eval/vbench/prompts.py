@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from toca.runs.files import atomic_path
-from toca.runs.runner import user_errors
+from toca.runs.programs import program_errors
 
 INFO = "VBench_full_info.json"
 
@@ -33,7 +33,7 @@ def read_info(path: Path) -> list[str]:
         raise ValueError(f"{path} is not VBench's list of prompts: {type(error).__name__} {error}") from error
 
 
-@user_errors()
+@program_errors()
 def main(target: str, info: str | None = None) -> None:
     prompts = read_info(find_info(info))
     with atomic_path(target) as part:

@@ -20,7 +20,7 @@ from toca.engine.cache import Cache
 from toca.engine.token_shards import WHOLE, Whole
 from toca.methods import Method
 from toca.planning.spec import ModelSpec
-from toca.runs.runner import item_seed
+from toca.runs.seeds import item_seed
 
 LATENT_CHANNELS = 4
 SHARED_SEED = 1024  # of the published programs, whatever --seed says

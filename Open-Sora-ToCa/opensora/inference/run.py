@@ -27,13 +27,13 @@ from opensora.registry import MODELS, SCHEDULERS, build_module, check_module
 from opensora.utils.ckpt_utils import checkpoint_path, weight_files
 from opensora_cli import method_from, spec_from
 from opensora_spec import CONFIGS
-from toca.cli.forks import PlannedRun
 from toca.cli.report import describe, plan_summary
 from toca.loading.weights import fingerprint
+from toca.planning.run import PlannedRun
 from toca.runs.files import remove_parts
-from toca.runs.runner import barrier, device_from, process_group, reproducible_matmuls
+from toca.runs.processes import barrier, process_group
+from toca.runs.programs import DTYPES, device_from, reproducible_matmuls
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 Parts = Mapping[str, dict[str, Any]]
 SETTINGS = ("seed", "dtype", "fps", "condition_frame_length", "condition_frame_edit", "align", "loop", "shared_noise", "cycles", "bonus",
             "bonus_frames")  # fmt: skip

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from toca.loading.autoencoder import LATENT_SCALE, decoder, load_autoencoder, to_uint8
+from toca.loading.autoencoder import LATENT_SCALE, decoder, load_autoencoder
+from toca.runs.pictures import to_uint8
 
 CPU = torch.device("cpu")
 

@@ -5,33 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol
 
-from toca.planning.method import Method
-from toca.planning.plan import Plan
-from toca.planning.spec import ModelSpec
+from toca.planning.run import PlannedRun
 from toca.presets import Preset
 
 MODELS, BENCHMARKS = "toca.models", "toca.benchmarks"  # entry-point groups
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A model at one resolution, a method and a number of steps. rows_per_image: batch rows of an image, 2 with guidance."""
-
-    title: str
-    spec: ModelSpec
-    method: Method
-    num_steps: int
-    rows_per_image: int = 1
-
-    @cached_property
-    def plan(self) -> Plan:
-        return self.method.plan(self.spec, self.num_steps)
 
 
 class Fork(Protocol):

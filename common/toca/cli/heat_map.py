@@ -15,9 +15,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from toca.cli.forks import PlannedRun
 from toca.cli.report import branch_names, heading, plan_summary
 from toca.planning.plan import Kind
+from toca.planning.run import PlannedRun
 from toca.runs.files import atomic_path
 
 COLOURS = {Kind.FULL: "#22406b", Kind.REUSE: "#e6e8ec", Kind.FORECAST: "#a8d0b4", Kind.SKIP: "#ffffff"}  # all tokens alike

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 
 from toca.cli import report
 from toca.cli import table as published
-from toca.cli.forks import Fork, PlannedRun, load_benchmark, load_fork
+from toca.cli.forks import Fork, load_benchmark, load_fork
 from toca.planning.memory import DTYPES
+from toca.planning.run import PlannedRun
 from toca.presets import parse_with_preset
 
 
@@ -161,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = command_line()
     args = parser.parse_args(argv if argv[:1] == ["compare"] else argv[:2])
-    parser.prog = " ".join(["toca", *argv[:1 if args.command == "compare" else 2]])
+    parser.prog = " ".join(["toca", *argv[: 1 if args.command == "compare" else 2]])
     try:
         if args.command == "bench":
             return load_benchmark(args.model)(argv[2:])

@@ -8,10 +8,10 @@ from dataclasses import asdict, fields
 from itertools import groupby
 from typing import Any
 
-from toca.cli.forks import PlannedRun
 from toca.methods import Method
 from toca.planning.flops import rounded_tflops, step_flops, total_flops, uncached_flops
 from toca.planning.memory import DTYPES, MODULATION_BUDGET, Held, attention_maps, predict, table_elements
+from toca.planning.run import PlannedRun
 from toca.planning.spec import HIDDEN, Stack
 
 Data = dict[str, Any]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 
-from toca.cli.forks import PlannedRun
 from toca.cli.report import Data, columns
 from toca.planning.flops import rounded_tflops, total_flops, uncached_flops
 from toca.planning.plan import Plan
+from toca.planning.run import PlannedRun
 from toca.presets import Preset
 
 QUALITY = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,8 +42,3 @@ def decoder(vae: torch.nn.Module, device: torch.device) -> Decoder:
         return torch.cat([vae.decode(chunk / LATENT_SCALE).sample for chunk in latents.split(batch)])
 
     return decode
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8 as upstream: clamp(127.5 x + 128), truncated."""
-    return (127.5 * images + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

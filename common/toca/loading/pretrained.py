@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from toca.runs.runner import main_process
+from toca.console import announce
 
 
 def from_disk_or_hub(cls: type, source: str | Path, **options: Any) -> Any:
@@ -23,8 +23,7 @@ def from_disk_or_hub(cls: type, source: str | Path, **options: Any) -> Any:
     except OSError:
         if Path(source).exists() or str(source).count("/") != 1:  # no hub name
             raise
-    if main_process():
-        print(f"fetching {source} from the hub", flush=True)
+    announce(f"fetching {source} from the hub")
     return cls.from_pretrained(source, **options)
 
 

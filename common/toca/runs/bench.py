@@ -6,7 +6,6 @@ import argparse
 import datetime
 import json
 import platform
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,34 +22,11 @@ from toca.methods import Method
 from toca.planning.flops import step_flops, total_flops
 from toca.planning.memory import Held, predict
 from toca.planning.plan import Plan
+from toca.runs.clock import Clock
 from toca.runs.files import atomic_path
-from toca.runs.runner import reproducible_matmuls
+from toca.runs.programs import DTYPES, reproducible_matmuls
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Result = dict[str, Any]
-
-
-class Clock:
-    """Marks in time: CUDA events, which do not stall the device, or the wall clock."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.marks: list[Any] = []
-
-    def mark(self) -> None:
-        if self.device.type == "cuda":
-            self.marks.append(torch.cuda.Event(enable_timing=True))
-            self.marks[-1].record()
-        else:
-            self.marks.append(time.perf_counter())
-
-    def seconds(self) -> list[float]:
-        """Seconds between neighbouring marks."""
-        pairs = zip(self.marks, self.marks[1:])
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            return [a.elapsed_time(b) / 1000 for a, b in pairs]
-        return [b - a for a, b in pairs]
 
 
 @dataclass

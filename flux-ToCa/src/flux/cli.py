@@ -20,7 +20,7 @@ from flux.runs import Clock, Writer
 from flux.sampling import CELL
 from flux_cli import parse
 from toca.runs.files import remove_parts
-from toca.runs.runner import device_from
+from toca.runs.programs import device_from
 
 NAMES = ("flux-dev", "flux-schnell", "flux-dev-krea")
 PROMPT = "a lighthouse on a cliff above the fog at dawn, with the word FLUX painted on its wall"

@@ -15,7 +15,7 @@ from flux.cli import Run, add_program_flags, options_from
 from flux.conditions import canny, control_condition, depth_annotator, load_picture, to_tensor
 from flux.flags import add_shared_flags, add_switch, check, describe, load_pipeline, program_errors
 from flux_cli import parse
-from toca.runs.runner import device_from
+from toca.runs.programs import device_from
 
 NAMES = ("flux-dev-canny", "flux-dev-depth", "flux-dev-canny-lora", "flux-dev-depth-lora")
 DEPTH_MODEL = "LiheYoung/depth-anything-large-hf"

@@ -13,7 +13,7 @@ from flux.cli import Run, add_program_flags, options_from
 from flux.conditions import fill_condition, load_picture, to_tensor
 from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from flux_cli import parse
-from toca.runs.runner import device_from
+from toca.runs.programs import device_from
 
 SIDES = 32
 

@@ -17,7 +17,7 @@ from flux.flags import DTYPES, add_shared_flags, check, describe, load_pipeline,
 from flux.modules.image_embedders import ReduxAdapter, SiglipEncoder
 from flux.util import REDUX, SIGLIP, load_checked, read
 from flux_cli import parse
-from toca.runs.runner import device_from
+from toca.runs.programs import device_from
 
 TOKENS = 729  # of SigLIP so400m at 384 pixels
 GUIDANCE = 2.5

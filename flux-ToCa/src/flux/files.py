@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from toca.runs.runner import main_process
+from toca.console import main_process
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 

@@ -16,12 +16,11 @@ from flux.util import CONFIGS, load_ae, load_clip, load_flow_model, load_t5
 from flux_cli import add_method_flags, method_from
 from flux_spec import LORA_RANK
 from toca.cli.flags import truth
-from toca.runs import runner
-from toca.runs.runner import reproducible_matmuls
+from toca.runs import programs
+from toca.runs.programs import DTYPES, reproducible_matmuls
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 MEMORY_ADVICE = "try --offload, --dtype bf16, a smaller --batch_size, or fewer tokens (--width, --height)"
-program_errors = partial(runner.program_errors, MEMORY_ADVICE)
+program_errors = partial(programs.program_errors, MEMORY_ADVICE)
 
 
 def add_switch(parser: argparse.ArgumentParser, flag: str, default: bool, help: str) -> None:
@@ -40,7 +39,9 @@ def add_shared_flags(parser: argparse.ArgumentParser, lora: bool = False) -> Non
     files.add_argument("--t5", default=None, help="folder or hub name of the T5 encoder")
     files.add_argument("--clip", default=None, help="folder or hub name of the CLIP text encoder")
     parser.add_argument("--device", default=None, help="default: cuda where there is one, else cpu")
-    parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="of model and text encoders; latents and autoencoder are fp32")
+    parser.add_argument(
+        "--dtype", choices=("bf16", "fp32"), default="bf16", help="of model and text encoders; latents and autoencoder are fp32"
+    )
     add_switch(parser, "--offload", False, "keep only the networks at work on the device")
     add_switch(parser, "--watermark", False, "invisible watermark, from 256 x 256 pixels on")
     add_switch(parser, "--use_nsfw_filter", False, "do not write pictures that a classifier rates as unsafe")

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import socket
-import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -11,22 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from toca.runs.runner import (
-    MANIFEST,
-    check_manifest,
-    item_generators,
-    item_seed,
-    process_group,
-    program_errors,
-    sample_images,
-    shards,
-    user_errors,
-    write_npz,
-)
+from toca.runs.folder import LOCK, MANIFEST, RunFolder, check_manifest, write_npz
+from toca.runs.pictures import save_picture
+from toca.runs.processes import batches_of
 
 
 def picture(index: int, size: int = 4) -> np.ndarray:
@@ -44,44 +32,27 @@ class Recorder:
         return np.stack([picture(index) for index in indices])
 
 
-def run(folder, num=10, batch=3, rank=0, world=1, settings=None, **options) -> list[list[int]]:
-    recorder = Recorder()
-    sample_images(folder, num, batch, recorder, settings or {"seed": 0}, rank, world, **options)
+def run(path, num=10, batch=3, rank=0, world=1, settings=None, sampler=None, extra=None) -> list[list[int]]:
+    """A run of `num` pictures; returns the batches that were made."""
+    recorder = sampler or Recorder()
+    batches = [[i for i in indices if i < num] for indices in batches_of(num, batch, rank, world)]
+    with RunFolder(path, settings or {"seed": 0}, extra, rank=rank, world=world) as folder:
+        folder.sample(batches, lambda i: file_of(path, i), recorder, lambda i, image: save_picture(image, file_of(path, i)))
     return recorder.batches
 
 
-def test_item_seeds_never_change():
-    assert item_seed(0, 0) == 3560153452049741418
-    assert item_seed(1, 0) == 4432326512554026153
-    assert len({item_seed(seed, index) for seed in range(20) for index in range(100)}) == 2000
-
-
-def test_an_item_draws_the_same_in_any_batch():
-    together = [torch.rand(2, generator=g) for g in item_generators(3, [5, 6, 7])]
-    (alone,) = (torch.rand(2, generator=g) for g in item_generators(3, [6]))
-    assert torch.equal(together[1], alone)
-    assert not torch.equal(together[0], together[1])
-
-
-@given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 5))
-def test_shards_cover_every_item_once(num, batch, world):
-    items = [index for rank in range(world) for indices in shards(num, batch, rank, world) for index in indices]
-    assert sorted(items) == list(range(len(items)))
-    assert num <= len(items) < num + batch * world
-
-
-def test_shards_are_upstreams():
-    assert shards(7, 2, rank=1, world=2) == [[1, 3], [5, 7]]
+def file_of(path: Path, index: int) -> Path:
+    return path / f"{index:06d}.png"
 
 
 def test_a_run_writes_pictures_and_a_manifest(tmp_path):
     assert run(tmp_path, extra={"tflops": 1.5}) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
-    assert sorted(os.listdir(tmp_path)) == [f"{i:06d}.png" for i in range(10)] + [MANIFEST]
+    assert sorted(os.listdir(tmp_path)) == [LOCK] + [f"{i:06d}.png" for i in range(10)] + [MANIFEST]
     assert all(np.array_equal(np.asarray(Image.open(tmp_path / f"{i:06d}.png")), picture(i)) for i in range(10))
     manifest = json.loads((tmp_path / MANIFEST).read_text())
-    assert manifest["settings"] == {"seed": 0} and manifest["tflops"] == 1.5 and manifest["num_images"] == 10
+    assert manifest["settings"] == {"seed": 0} and manifest["tflops"] == 1.5
     assert manifest["versions"]["torch"] == torch.__version__
-    assert [(r["processes"], r["batch"]) for r in manifest["runs"]] == [(1, 3)]
+    assert [(r["processes"], r["items_of_rank_0"]) for r in manifest["runs"]] == [(1, 10)]
 
 
 def test_processes_share_the_work(tmp_path):
@@ -98,14 +69,26 @@ def test_resuming_samples_lacking_batches_whole_and_rewrites_nothing(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("[0-9]*.png")}
     assert run(tmp_path) == [[3, 4, 5], [9]]
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert sorted(os.listdir(tmp_path)) == [f"{i:06d}.png" for i in range(10)] + [MANIFEST]
+    assert sorted(os.listdir(tmp_path)) == [LOCK] + [f"{i:06d}.png" for i in range(10)] + [MANIFEST]
     assert run(tmp_path) == []
     assert len(json.loads((tmp_path / MANIFEST).read_text())["runs"]) == 3
 
 
-def test_whole_batches_sample_the_surplus_but_do_not_write_it(tmp_path):
-    assert run(tmp_path, whole_batches=True) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
-    assert len(list(tmp_path.glob("*.png"))) == 10
+def test_a_run_that_made_nothing_leaves_the_folder_free(tmp_path):
+    with pytest.raises(RuntimeError), RunFolder(tmp_path, {"seed": 0}):
+        raise RuntimeError
+    run(tmp_path, settings={"seed": 1})
+    assert json.loads((tmp_path / MANIFEST).read_text())["settings"] == {"seed": 1}
+
+
+def test_a_surplus_item_is_made_with_its_batch_but_not_kept(tmp_path):
+    made = Recorder()
+    with RunFolder(tmp_path, {}) as folder:
+        folder.sample(
+            [[8, 9, 10]], lambda i: file_of(tmp_path, i) if i < 10 else None, made, lambda i, x: save_picture(x, file_of(tmp_path, i))
+        )
+    assert made.batches == [[8, 9, 10]]
+    assert len(list(tmp_path.glob("*.png"))) == 2
 
 
 def test_a_failing_sampler_leaves_what_was_done(tmp_path):
@@ -115,7 +98,7 @@ def test_a_failing_sampler_leaves_what_was_done(tmp_path):
         return Recorder()(indices)
 
     with pytest.raises(RuntimeError):
-        sample_images(tmp_path, 10, 3, fail, {"seed": 0})
+        run(tmp_path, sampler=fail)
     assert len(list(tmp_path.glob("*.png"))) == 3
     assert run(tmp_path) == [[3, 4, 5], [6, 7, 8], [9]]
 
@@ -173,31 +156,6 @@ def test_npz_needs_every_picture_and_keeps_the_old_file_until_it_has_them(tmp_pa
     assert sorted(os.listdir(tmp_path)) == ["s", "s.npz"]
 
 
-@pytest.mark.parametrize("error", [ValueError("a\nb"), FileNotFoundError("a b")])
-def test_user_errors_are_one_line(error):
-    @user_errors()
-    def main():
-        raise error
-
-    with pytest.raises(SystemExit, match=r"^error: a b$"):
-        main()
-
-
-def test_other_errors_keep_their_traceback():
-    with pytest.raises(KeyError), user_errors():
-        raise KeyError
-
-
-def test_exhausted_memory_and_an_interruption_are_one_line_too(capsys):
-    with pytest.raises(SystemExit, match=r"^error: out of memory on the device: buy more \(tried 2 GB\)$"), program_errors("buy more"):
-        raise torch.OutOfMemoryError("tried 2 GB\nlong story")
-    with pytest.raises(SystemExit, match="130"), program_errors(""):
-        raise KeyboardInterrupt
-    assert "the same command goes on" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match=r"^error: a$"), program_errors(""):
-        raise ValueError("a")
-
-
 def test_a_folder_can_be_checked_before_long_work(tmp_path):
     check_manifest(tmp_path, {"seed": 0})
     run(tmp_path, settings={"seed": 0})
@@ -206,24 +164,31 @@ def test_a_folder_can_be_checked_before_long_work(tmp_path):
         check_manifest(tmp_path, {"seed": 1})
 
 
-def test_one_process_needs_no_group(monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
-    with process_group(torch.device("cpu")) as place:
-        assert place == (0, 1, torch.device("cpu"))
-        assert not torch.distributed.is_initialized()
+def _hold(path: Path, ready: multiprocessing.Event) -> None:
+    with RunFolder(path, {"seed": 0}):
+        ready.set()
+        multiprocessing.Event().wait(60)
 
 
-def _member(rank: int, port: int, done: Path) -> None:
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    with process_group(torch.device("cpu")):
-        if rank == 0:
-            time.sleep(1)
-            done.touch()
-    assert done.exists() and not torch.distributed.is_initialized()
+def test_one_run_at_a_time_until_its_process_is_gone(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, ready))
+    holder.start()
+    assert ready.wait(60)
+    (tmp_path / ".000003.0123abcd.part.png").write_text("half")
+    with pytest.raises(ValueError, match="another run is at work in"):
+        run(tmp_path)
+    assert (tmp_path / ".000003.0123abcd.part.png").exists()  # the other run's
+    holder.kill()
+    holder.join()
+    assert len(run(tmp_path)) == 4
 
 
-def test_processes_of_a_group_end_together(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_member, (port, tmp_path / "done"), nprocs=2)
+@pytest.mark.parametrize(
+    "content, message", [("{", "damaged, no JSON"), ("[]", "lacks 'settings'"), ('{"settings": {}}', "lacks 'runs'")]
+)
+def test_a_damaged_manifest_is_named(tmp_path, content, message):
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(ValueError, match=f"{MANIFEST} is.*{message}"):
+        run(tmp_path)

@@ -1,0 +1,24 @@
+"""From a decoder's output to picture files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor, uint8
+
+from toca.runs.files import atomic_path
+
+
+def to_uint8(images: Tensor, truncate: bool = False) -> np.ndarray:
+    """(B, 3, H, W) around [-1, 1] -> (B, H, W, 3) uint8, to the nearest level; truncate: to the one below."""
+    levels = 127.5 * images.float() + (127.5 if truncate else 128)  # the conversion cuts off fractions
+    return levels.clamp(0, 255).to(uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def save_picture(picture: np.ndarray, path: Path, **options: Any) -> None:
+    """Write (H, W, 3) uint8 whole or not at all; JPEGs with quality 95 and full chroma. options: more for Pillow's `save`."""
+    with atomic_path(path) as part:
+        Image.fromarray(picture).save(part, **dict(quality=95, subsampling=0) | options)
