@@ -3,14 +3,63 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, NoReturn
 
 from toca.methods import METHODS, Method, register
 from toca.planning.spec import ModelSpec
 
 TRUTH = {"true": True, "yes": True, "t": True, "y": True, "1": True, "false": False, "no": False, "f": False, "n": False, "0": False}
+
+
+MOST_STEPS, MOST_IMAGES, MOST_PIXELS = 1000, 10_000_000, 16_384  # steps of training; of one run; of a side
+LARGEST_SEED = 2**63 - 1
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are one line with status 2; a flag is written out."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter} | kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+def whole(least: int = 1, most: int | None = None) -> Callable[[str], int]:
+    """The type of a flag that is a whole number in a range."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {_short(text)}") from None
+        if value < least or value > (2**31 if most is None else most):
+            allowed = f"at least {least}" if most is None else f"{least} to {most}"
+            raise argparse.ArgumentTypeError(f"must be a whole number of {allowed}, got {_short(text)}")
+        return value
+
+    return parse
+
+
+def number(least: float = -1e9, most: float = 1e9) -> Callable[[str], float]:
+    """The type of a flag that is a finite number in a range."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a number, got {_short(text)}") from None
+        if not least <= value <= most:  # NaN is in no range
+            raise argparse.ArgumentTypeError(f"must be {least:g} to {most:g}, got {_short(text)}")
+        return value
+
+    return parse
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) < 40 else text[:36] + "...")
 
 
 def truth(text: str) -> bool:

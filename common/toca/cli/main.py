@@ -8,21 +8,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from toca.cli import report
 from toca.cli import table as published
+from toca.cli.flags import Parser, whole
 from toca.cli.forks import Fork, load_benchmark, load_fork
 from toca.planning.memory import DTYPES
 from toca.planning.run import PlannedRun
 from toca.presets import parse_with_preset
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
 @dataclass(frozen=True)
@@ -76,12 +70,6 @@ def table(request: Request) -> Answer:
     return data, published.table_text(data)
 
 
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
 @dataclass(frozen=True)
 class Command:
     """options: flags of the command beside the model's, with what `add_argument` is told."""
@@ -105,14 +93,14 @@ COMMANDS = {
         "FLOPs of a run, and the speed-up",
         "FLOPs of a run by kind of step, in two counters. matmul: two for every multiply-add of all matrix products. upstream: as the "
         "published code counts, whose totals need --upstream-exact.",
-        {"--images": dict(type=positive, default=1, metavar="N", help="count for N images (default 1)")},
+        {"--images": dict(type=whole(), default=1, metavar="N", help="count for N images (default 1)")},
     ),
     "memory": Command(
         memory,
         "bytes the cache of a run will hold",
         "Bytes that the cache of a run holds after every step and at the peak, part by part.",
         {
-            "--batch": dict(type=positive, default=1, metavar="N", help="images in the batch (default 1)"),
+            "--batch": dict(type=whole(), default=1, metavar="N", help="images in the batch (default 1)"),
             "--dtype": dict(choices=DTYPES, default="fp32", help="of the model (default fp32)"),
         },
     ),
