@@ -13,7 +13,7 @@ from toy import HEADS, WIDTH, attn, mlp, spec, stack
 
 import toca.engine.attention
 from toca.engine.attention import attention, attention_with_entropy
-from toca.engine.cache import NO_CACHE, Cache, LayerCache
+from toca.engine.cache import NO_CACHE, Cache, LayerCache, RunCache, UncachedLayer
 from toca.methods import FORA, DuCa, Method, NoCaching, ToCa
 from toca.planning.memory import Held, predict
 from toca.planning.ranking import Batch, Timeline
@@ -33,12 +33,14 @@ def model_spec(coupled_rows: int = 2) -> ModelSpec:
 
 
 class Block(nn.Module):
+    uncached = UncachedLayer("attn", "cross_attn", "mlp")
+
     def __init__(self) -> None:
         super().__init__()
         self.qkv, self.q, self.kv = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2 * WIDTH)
         self.fc1, self.fc2 = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
 
-    def forward(self, x: Tensor, text: Tensor, mask: Tensor, cache: LayerCache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor, cache: LayerCache = uncached) -> Tensor:
         def attn(x: Tensor) -> Tensor:
             return cache.attend(*self.qkv(x).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)).transpose(1, 2).flatten(2)
 
@@ -61,7 +63,7 @@ class Model(nn.Module):
         self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
 
     @torch.no_grad()
-    def forward(self, x: Tensor, text: Tensor, mask: Tensor, cache: Cache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor, cache: RunCache = NO_CACHE) -> Tensor:
         text = cache.once("text", lambda: self.embed(text))
         cache.step(x)
         for block, layer in cache.walk("blocks", self.blocks):
