@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from pixart_cli import parse
-from pixart_runs import MEMORY_ADVICE, Pipeline, add_run_flags, check_plan, prepare, read_lines
+from pixart.flags import parse
+from pixart.runs import MEMORY_ADVICE, Pipeline, add_run_flags, check_plan, prepare, read_lines
 from toca.cli.report import run_summary, summary_line
 from toca.runs.files import atomic_path
 from toca.runs.programs import program_errors

@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pixart_cli import parse
-from pixart_runs import main, parser
+from pixart.flags import parse
+from pixart.runs import main, parser
 
 if __name__ == "__main__":
     main(parse(parser(__doc__)))

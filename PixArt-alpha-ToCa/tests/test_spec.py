@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-import pixart_cli
-from pixart_spec import CONFIGS, pixart_spec
+from pixart import flags
+from pixart.spec import CONFIGS, pixart_spec
 from toca.cli import main as cli
 from toca.cli.table import preset_data
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
@@ -147,7 +147,7 @@ def test_attention_rates_tokens_by_the_text() -> None:
 
 
 def planned(*argv: str):
-    return pixart_cli.planned_run(pixart_cli.parse(pixart_cli.planning_parser(), argv))
+    return flags.planned_run(flags.parse(flags.planning_parser(), argv))
 
 
 @pytest.mark.parametrize(
@@ -203,12 +203,12 @@ def test_printed_flops(name: str, row: Published) -> None:
 
 
 def test_planning_a_pixart_needs_no_torch() -> None:
-    code = "import sys, pixart_cli, pixart_spec; sys.exit('torch' in sys.modules)"
+    code = "import sys, pixart.flags, pixart.spec; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_the_toca_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "load_fork", lambda name: pixart_cli)
+    monkeypatch.setattr(cli, "load_fork", lambda name: flags)
     cli.main(["flops", "pixart", "--upstream_exact"])
     assert "5.785089933312" in capsys.readouterr().out
     for command in ("plan", "memory", "table"):
@@ -218,6 +218,6 @@ def test_the_toca_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 def test_flags_may_join_another_program() -> None:
     parser = argparse.ArgumentParser()
-    pixart_cli.add_model_flags(parser)
-    pixart_cli.add_method_flags(parser)
-    assert pixart_cli.num_steps(parser.parse_args(["--sampling_algo", "iddpm"])) == 100
+    flags.add_model_flags(parser)
+    flags.add_method_flags(parser)
+    assert flags.num_steps(parser.parse_args(["--sampling_algo", "iddpm"])) == 100

@@ -11,8 +11,8 @@ import pytest
 import torch
 from small import small_pixart
 
-import pixart_spec
-from pixart_spec import CONFIGS, PixArtConfig
+import pixart.spec
+from pixart.spec import CONFIGS, PixArtConfig
 
 FORK = Path(__file__).resolve().parents[1]
 WIDTH, LENGTH = 16, 26  # of the texts, the length above that of the published totals
@@ -64,7 +64,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The released models, tiny, and no network."""
     for size, config in TINY.items():
-        monkeypatch.setitem(pixart_spec.CONFIGS, size, config)
+        monkeypatch.setitem(pixart.spec.CONFIGS, size, config)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 

@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from diffusion.model.t5 import T5Embedder, t5_source
-from pixart_spec import CONFIGS
-from pixart_weights import NULL_TEXT, PRETRAINED, from_diffusers
+from pixart.spec import CONFIGS
+from pixart.t5 import T5Embedder, t5_source
+from pixart.weights import NULL_TEXT, PRETRAINED, from_diffusers
 from toca.loading.weights import load_state_dict
 from toca.runs.files import atomic_path
 from toca.runs.programs import program_errors

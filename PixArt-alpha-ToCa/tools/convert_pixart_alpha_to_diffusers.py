@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pixart_spec import CONFIGS
-from pixart_weights import NULL_TEXT, checkpoint_path, diffusers_config, load_model, to_diffusers
+from pixart.spec import CONFIGS
+from pixart.weights import NULL_TEXT, checkpoint_path, diffusers_config, load_model, to_diffusers
 from toca.loading.weights import load_into
 from toca.runs.files import atomic_path
 from toca.runs.programs import program_errors

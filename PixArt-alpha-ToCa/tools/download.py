@@ -1,7 +1,7 @@
 """Fetch the published files into pretrained_models/, where the programs look first.
 
-    python tools/download.py                  # PixArt at 256, 512 and 1024 pixels
-    python tools/download.py --models 256 --vae --t5
+python tools/download.py                  # PixArt at 256, 512 and 1024 pixels
+python tools/download.py --models 256 --vae --t5
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from huggingface_hub import hf_hub_download, snapshot_download
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from diffusion.model.t5 import HUB
-from pixart_pipeline import VAE
-from pixart_weights import OFFICIAL, PRETRAINED, REPO
+from pixart.pipeline import VAE
+from pixart.t5 import HUB
+from pixart.weights import OFFICIAL, PRETRAINED, REPO
 from toca.loading.autoencoder import PUBLISHED
 from toca.runs.programs import program_errors
 

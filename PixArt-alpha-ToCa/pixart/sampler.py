@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion import DPMS, IDDPM, SASolverSampler
-from diffusion.aspect_ratios import Request
-from diffusion.model.nets import PixArt, trim_text
-from pixart_spec import VAE_STRIDE, pixart_spec
+from pixart.aspect_ratios import Request
+from pixart.model import PixArt, trim_text
+from pixart.solvers import DPMS, IDDPM, SASolverSampler
+from pixart.spec import VAE_STRIDE, pixart_spec
 from toca.engine.cache import Cache
 from toca.methods import Method
 

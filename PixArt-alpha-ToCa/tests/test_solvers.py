@@ -11,8 +11,8 @@ from diffusers import DPMSolverMultistepScheduler
 from golden_json import golden_json
 from torch import Tensor
 
-from diffusion import DPMS, IDDPM, SASolverSampler, sa_sampler
-from diffusion.schedule import Times, uniform_times
+from pixart.solvers import DPMS, IDDPM, SASolverSampler, sa_solver
+from pixart.solvers.schedule import Times, uniform_times
 
 MEAN, STD = 0.5, 0.3  # of Gaussian data
 X = torch.linspace(-2, 2, 64).reshape(1, 4, 4, 4)
@@ -73,7 +73,7 @@ def test_dpm_solver_converges_with_second_order_on_gaussian_data() -> None:
 
 
 def test_sa_solver_without_noise_converges_with_second_order_on_gaussian_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sa_sampler, "NOISY", (2.0, 2.0))
+    monkeypatch.setattr(sa_solver, "NOISY", (2.0, 2.0))
     errors = [(sa(steps) - exact(X)).abs().max().item() for steps in (20, 40, 80)]
     assert errors[0] < 0.2 and errors[1] < errors[0] / 3 and errors[2] < errors[1] / 3
 

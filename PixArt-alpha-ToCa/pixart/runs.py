@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffusion.model.t5 import encoder_identity
-from pixart_cli import num_steps
-from pixart_pipeline import MEMORY_ADVICE, Pipeline, Prompt, add_run_flags, check_plan, prepare, read_lines
+from pixart.flags import num_steps
+from pixart.pipeline import MEMORY_ADVICE, Pipeline, Prompt, add_run_flags, check_plan, prepare, read_lines
+from pixart.t5 import encoder_identity
 from toca.cli.flags import method_from
 from toca.cli.report import flops_lines, run_summary, summary_line
 from toca.console import main_process
@@ -41,7 +41,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     """The flags of scripts/inference.py and scripts/inference_ddp.py."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add_run_flags(p)
-    p.add_argument("--txt_file", default=str(Path(__file__).parent / "asset" / "samples.txt"), help="one prompt per line")
+    p.add_argument("--txt_file", default=str(Path(__file__).parents[1] / "asset" / "samples.txt"), help="one prompt per line")
     p.add_argument("--bs", type=int, default=1, help="pictures sampled together")
     p.add_argument("--dataset", default="custom", help="goes into the folder's name")
     p.add_argument("--output_dir", default="output")
@@ -113,8 +113,6 @@ def folder_name(args: argparse.Namespace) -> str:
 
 def write_index(folder: Path, prompts: Sequence[Prompt]) -> None:
     """`prompts.jsonl`: the file, the prompt, the text as it was encoded, and the size of every picture, a line each."""
-    rows = (
-        dict(file=f"{i:06d}.png", prompt=p.line, text=p.text, height=p.size.height, width=p.size.width) for i, p in enumerate(prompts)
-    )
+    rows = (dict(file=f"{i:06d}.png", prompt=p.line, text=p.text, height=p.size.height, width=p.size.width) for i, p in enumerate(prompts))
     with atomic_path(folder / "prompts.jsonl") as part:
         part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

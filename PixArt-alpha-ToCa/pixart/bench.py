@@ -1,7 +1,7 @@
 """Seconds and bytes of PixArt-alpha sampling at real sizes, with random weights: `toca bench pixart`.
 
-    toca bench pixart --batch 1 8 32                                    # XL/2 at 256 pixels, DPM-Solver++, 20 steps, on the CPU
-    toca bench pixart --device cuda --dtype fp16 --batch 1 8 32 100
+toca bench pixart --batch 1 8 32                                    # XL/2 at 256 pixels, DPM-Solver++, 20 steps, on the CPU
+toca bench pixart --device cuda --dtype fp16 --batch 1 8 32 100
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 import toca.engine.cache
-from diffusion import DPMS
-from diffusion.model.nets import PixArt, PixArtMS
-from pixart_cli import PUBLISHED_TEXT
-from pixart_spec import CONFIGS, VAE_STRIDE, PixArtConfig, pixart_spec
+from pixart.flags import PUBLISHED_TEXT
+from pixart.model import PixArt, PixArtMS
+from pixart.solvers import DPMS
+from pixart.spec import CONFIGS, VAE_STRIDE, PixArtConfig, pixart_spec
 from toca.engine.cache import Cache
 from toca.engine.selection import Selector
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
@@ -123,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    run_all(args, Path(__file__).parent / "benchmarks", args.image_size, bench)
+    run_all(args, Path(__file__).parents[1] / "benchmarks", args.image_size, bench)
 
 
 if __name__ == "__main__":

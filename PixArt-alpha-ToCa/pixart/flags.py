@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from pixart_spec import CONFIGS, pixart_spec
+from pixart.spec import CONFIGS, pixart_spec
 from toca.cli import flags
 from toca.cli.flags import method_from
 from toca.planning.run import PlannedRun

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffusion.aspect_ratios import Request, nearest_bin, parse_prompt
-from diffusion.model.t5 import PRECISIONS, T5Embedder, encoder_identity, t5_source
-from diffusion.model.text_cache import TextCache, encode_missing
-from pixart_cli import PUBLISHED_TEXT, add_method_flags, add_model_flags, num_steps, planned_run
-from pixart_sampler import Sampler
-from pixart_spec import CONFIGS
-from pixart_weights import PRETRAINED, checkpoint_path, load_model
+from pixart.aspect_ratios import Request, nearest_bin, parse_prompt
+from pixart.flags import PUBLISHED_TEXT, add_method_flags, add_model_flags, num_steps, planned_run
+from pixart.sampler import Sampler
+from pixart.spec import CONFIGS
+from pixart.t5 import PRECISIONS, T5Embedder, encoder_identity, t5_source
+from pixart.text_cache import TextCache, encode_missing
+from pixart.weights import PRETRAINED, checkpoint_path, load_model
 from toca.cli.flags import method_from
 from toca.loading.autoencoder import PUBLISHED, decoder, load_autoencoder
 from toca.loading.caption_cleaning import clean_caption

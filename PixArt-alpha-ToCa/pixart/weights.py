@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.model.nets import PixArt, PixArtMS
-from pixart_spec import CONFIGS, VAE_STRIDE, PixArtConfig
+from pixart.model import PixArt, PixArtMS
+from pixart.spec import CONFIGS, VAE_STRIDE, PixArtConfig
 from toca.loading.weights import find, load_into, load_state_dict
 
-PRETRAINED = Path(__file__).parent / "pretrained_models"
+PRETRAINED = Path(__file__).parents[1] / "pretrained_models"
 REPO = "PixArt-alpha/PixArt-alpha"
 OFFICIAL = {256: "PixArt-XL-2-256x256.pth", 512: "PixArt-XL-2-512x512.pth", 1024: "PixArt-XL-2-1024-MS.pth"}
 POSITIONS, NULL_TEXT = "pos_embed", "y_embedder.y_embedding"  # what diffusers' model has no place for

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from tiny_parts import FORK, flags, program, save_t5
 
-import pixart_runs
-from diffusion.model.nets import PixArtMS
-from pixart_cli import parse
-from pixart_pipeline import MAX_CHARACTERS, Pipeline, Prompt, read_lines
+from pixart.flags import parse
+from pixart.model import PixArtMS
+from pixart.pipeline import MAX_CHARACTERS, Pipeline, Prompt, read_lines
+from pixart.runs import folder_name, parser
 from toca.methods import METHODS
 
 PROMPTS = ["a fox", "a fox", "x" * 400, "über / ../ \\ 🦊 \x07 <b>y</b>", "❤"]
@@ -85,8 +85,8 @@ def test_the_published_command_finds_everything_by_itself(
     pretrained.mkdir()
     for name, part in (("PixArt-XL-2-256x256.pth", "256.pth"), ("sd-vae-ft-ema", "vae"), ("t5-v1_1-xxl", "t5-v1_1-xxl")):
         (pretrained / name).symlink_to(parts / part)
-    monkeypatch.setattr("pixart_pipeline.PRETRAINED", pretrained)
-    monkeypatch.setattr("pixart_weights.PRETRAINED", pretrained)
+    monkeypatch.setattr("pixart.pipeline.PRETRAINED", pretrained)
+    monkeypatch.setattr("pixart.weights.PRETRAINED", pretrained)
     monkeypatch.chdir(tmp_path)
     script("scripts/inference.py", "--bs", "100", "--preset", "toca3-r70", "--text_cache", "texts", "--device", "cpu")
     (folder,) = (path for path in (tmp_path / "output").iterdir())
@@ -98,7 +98,7 @@ def test_the_published_command_finds_everything_by_itself(
 
 def test_a_folder_s_name_tells_runs_apart(parts: Path, tmp_path: Path) -> None:
     def name(*more: str, model: str = "epoch_3_step_500.pth") -> str:
-        return pixart_runs.folder_name(parse(pixart_runs.parser(""), [*more, "--model_path", model]))
+        return folder_name(parse(parser(""), [*more, "--model_path", model]))
 
     assert name("--method", "none").startswith("custom_epoch3_step500_scale4.5_step20_size256_")
     runs = ("--method none", "--method fora", "--fresh_ratio 0.2", "--seed 1", "--sampling_algo iddpm", "--step 9")
@@ -144,7 +144,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes(infer: Run, monkeypatch: pytes
 
 def test_texts_are_encoded_once(infer: Run, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     infer()
-    monkeypatch.setattr("pixart_pipeline.T5Embedder", None)  # calling it would fail
+    monkeypatch.setattr("pixart.pipeline.T5Embedder", None)  # calling it would fail
     infer("--seed", "1", name="again")
     with pytest.raises(TypeError):
         infer(prompts=["another"], name="other")
@@ -204,7 +204,7 @@ def test_flops_need_no_weights(capsys: pytest.CaptureFixture, monkeypatch: pytes
 
 
 def test_bad_prompts_are_refused_before_anything_is_loaded(infer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pixart_runs.Pipeline", None)
+    monkeypatch.setattr("pixart.runs.Pipeline", None)
     assert "holds no prompt" in error(infer, prompts=["", "  "])
     assert "prompt 2 has 100000 characters, at most 4000" in error(infer, prompts=["a", "x" * 100_000])
     assert "prompt 1: '--ar wide' is no aspect ratio: write --ar height:width" in error(infer, prompts=["a fox --ar wide"])
