@@ -15,7 +15,6 @@ from toca.loading.pretrained import encode_padded, from_disk_or_hub, load_encode
 from toca.loading.weights import fingerprint
 
 HUB = "DeepFloyd/t5-v1_1-xxl"  # the encoder alone
-PRECISIONS = ("fp32", "bf16", "8bit")  # not fp16, in which T5 overflows
 WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model")  # files of a folder that decide the features
 
 

@@ -26,7 +26,7 @@ def flags_of(*parsers) -> set[str]:
     return {flag for parser in parsers for action in parser._actions for flag in action.option_strings if flag.startswith("--")}
 
 
-PROGRAMS = flags_of(runs.parser(""), sample.parser())
+PROGRAMS = flags_of(runs.parser(), sample.parser())
 TOOLS = flags_of(*(tool(path.stem).parser() for path in sorted((FORK / "tools").glob("*.py"))))
 
 
