@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import LATENT, MINI8, SIXTEEN_STEPS, one_thread, random_dit, run, save_dit, save_vae
+from tiny import LATENT, MINI8, SIXTEEN_STEPS, one_thread, random_dit, run, save_dit
 
 import sample
 from diffusion import create_diffusion
@@ -18,6 +18,7 @@ from sampler import Sampler
 from toca.methods import DuCa, NoCaching, TaylorSeer, ToCa
 from toca.runs.pictures import to_uint8
 from toca.runs.seeds import item_generators
+from toca.testing.parts import save_vae
 from upstream_stream import UpstreamStream
 
 __all__ = ["one_thread"]

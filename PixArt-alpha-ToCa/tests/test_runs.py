@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_parts import FORK, flags, program, save_t5
+from tiny_parts import FORK, flags, program
 
 from pixart.flags import RunSettings, parse
 from pixart.model import PixArtMS
@@ -21,6 +21,7 @@ from pixart.pipeline import Pipeline
 from pixart.prompts import MAX_CHARACTERS, Prompt, read_lines
 from pixart.runs import parser
 from toca.methods import METHODS
+from toca.testing.parts import save_t5
 
 PROMPTS = ["a fox", "a fox", "x" * 400, "über / ../ \\ 🦊 \x07 <b>y</b>", "❤"]
 Run = Callable[..., Path]
