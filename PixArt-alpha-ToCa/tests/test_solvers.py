@@ -37,12 +37,12 @@ def exact(x: Tensor) -> Tensor:
     return MEAN * times.alpha[1] + (x - MEAN * times.alpha[0]) * std[1] / std[0]
 
 
-def dpm(steps: int, x: Tensor = X) -> Tensor:
-    return DPMS(gaussian, TEXT, TEXT, 1).sample(x, steps)
+def dpm(steps: int, x: Tensor = X, **options) -> Tensor:
+    return DPMS(gaussian, TEXT, TEXT, 1).sample(x, steps, **options)
 
 
-def sa(steps: int, x: Tensor = X, model=gaussian, draws=None) -> Tensor:
-    return SASolverSampler(model).sample(x, TEXT, TEXT, 1, steps, draws=draws)
+def sa(steps: int, x: Tensor = X, model=gaussian, draws=None, **options) -> Tensor:
+    return SASolverSampler(model).sample(x, TEXT, TEXT, 1, steps, draws=draws, **options)
 
 
 # ---- the published code's tables -----------------------------------------------------------------------------------------------------
@@ -217,3 +217,17 @@ def test_no_image_depends_on_its_batch(name: str) -> None:
 def test_a_run_has_at_least_one_step() -> None:
     with pytest.raises(ValueError, match="at least 1 step, got 0"):
         dpm(0)
+
+
+@pytest.mark.parametrize("solve", (dpm, sa))
+def test_a_callback_sees_every_step_and_may_end_the_run(solve) -> None:
+    seen: list[tuple[int, Tensor]] = []
+    out = solve(5, callback=lambda step, x: seen.append((step, x)))
+    assert [step for step, _ in seen] == [0, 1, 2, 3, 4] and torch.equal(seen[-1][1], out)
+
+    def enough(step: int, x: Tensor) -> None:
+        if step == 2:
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        solve(5, callback=enough)

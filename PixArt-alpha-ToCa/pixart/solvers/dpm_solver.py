@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pixart.solvers.guidance import Model, guided_noise
+from pixart.solvers.guidance import Callback, Model, guided_noise
 from pixart.solvers.schedule import uniform_times
 
 FEW_STEPS = 10  # with fewer, the last update is of first order, which is steadier
@@ -27,7 +27,7 @@ class DPMS:
         self.noise = guided_noise(model, condition, uncondition, cfg_scale, model_kwargs)
 
     @torch.no_grad()
-    def sample(self, x: Tensor, steps: int = num_steps, progress: bool = False) -> Tensor:
+    def sample(self, x: Tensor, steps: int = num_steps, progress: bool = False, callback: Callback | None = None) -> Tensor:
         """From noise x (B, C, H, W) to latents, float32, with `steps` model calls; ends at t = 0.001, sigma 0.01.
 
         x_{i+1} = sigma_{i+1} / sigma_i x_i - alpha_{i+1} (e^-h - 1) D, with h = lambda_{i+1} - lambda_i and
@@ -41,4 +41,6 @@ class DPMS:
             if x0_before is not None and not (i == steps - 1 and steps < FEW_STEPS):
                 d = x0 + h / (2 * (lam[i] - lam[i - 1])) * (x0 - x0_before)
             x, x0_before = sigma[i + 1] / sigma[i] * x - alpha[i + 1] * math.expm1(-h) * d, x0
+            if callback:
+                callback(i, x)
         return x

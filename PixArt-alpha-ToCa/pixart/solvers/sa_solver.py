@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pixart.solvers.guidance import Model, guided_noise
+from pixart.solvers.guidance import Callback, Model, guided_noise
 from pixart.solvers.schedule import Times, uniform_times
 
 Draws = Callable[[int], Tensor]  # step 1..S -> standard normal draws (B, C, H, W)
@@ -36,6 +36,7 @@ class SASolverSampler:
         model_kwargs: Mapping[str, Any] | None = None,
         draws: Draws | None = None,
         progress: bool = False,
+        callback: Callback | None = None,
     ) -> Tensor:
         """From noise x (B, C, H, W) to latents, float32, with `steps` model calls.
 
@@ -61,7 +62,12 @@ class SASolverSampler:
             x0_new = x0_at(predicted, i)
             c_new, c = corrector(times, i, tau)
             x, x0_before, x0 = start + c_new * x0_new + c * x0, x0, x0_new
-        return decay(times, steps, 0) * x + predictor(times, steps, 0, first_order=True)[0] * x0
+            if callback:
+                callback(i - 1, x)
+        x = decay(times, steps, 0) * x + predictor(times, steps, 0, first_order=True)[0] * x0
+        if callback:
+            callback(steps - 1, x)
+        return x
 
 
 # ---- coefficients of a step to time i: kappa = 1 + tau^2, h = lambda_i - lambda_{i-1} -----------------------------------------------
