@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dit_spec import CONFIGS, DiTConfig
-from models import DiT
+from dit.model import DiT
+from dit.spec import CONFIGS, DiTConfig
 
 FORK = Path(__file__).parents[1]
 MINI8 = CONFIGS["DiT-mini"].replace(input_size=8)  # 16 tokens
