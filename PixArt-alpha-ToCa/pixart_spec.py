@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from toca.planning.schedule import Bilinear, Cycle
-from toca.planning.spec import Branch, Cost, ModelSpec, Spatial, Stack
+from toca.planning.spec import Branch, Cost, ModelSpec, PublishedCode, Spatial, Stack
 
 FREQUENCIES = 256  # numbers of a sinusoidal embedding
 VAE_STRIDE = 8
@@ -100,7 +100,7 @@ def pixart_spec(
         ratio_schedules={"ToCa": PUBLISHED_RATIO, "linear-layerwise": PUBLISHED_RATIO},
         spatial={"toca": Spatial(block=4, bonus=0.4), "duca": Spatial(block=4, bonus=0.4)},
         coupled_rows=2 if guided else 1,
-        published_local=frozenset({"toca"}),
+        published=PublishedCode(full_steps_only_global=frozenset({"toca"})),
     )
 
 

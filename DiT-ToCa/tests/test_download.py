@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import one_thread, save_vae
+from tiny import one_thread
 
 import download
 from dit import weights
 from toca.runs.programs import program_errors
+from toca.testing.parts import save_vae
 
 __all__ = ["one_thread"]
 

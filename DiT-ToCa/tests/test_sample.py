@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import LATENT, MINI8, SIXTEEN_STEPS, one_thread, random_dit, run, save_dit, save_vae
+from tiny import LATENT, MINI8, SIXTEEN_STEPS, one_thread, random_dit, run, save_dit
 
 import sample
 from diffusion import create_diffusion
@@ -19,6 +19,7 @@ from dit.upstream_stream import UpstreamStream
 from toca.methods import DuCa, NoCaching, TaylorSeer, ToCa
 from toca.runs.pictures import to_uint8
 from toca.runs.seeds import item_generators
+from toca.testing.parts import save_vae
 
 __all__ = ["one_thread"]
 CPU = torch.device("cpu")

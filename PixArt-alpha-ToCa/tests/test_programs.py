@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_parts import FORK, flags, program, save_t5
+from tiny_parts import FORK, flags, program
 
 import pixart_runs
 from diffusion.model.nets import PixArtMS
 from pixart_cli import parse
 from pixart_pipeline import MAX_CHARACTERS, Pipeline, Prompt, read_lines
 from toca.methods import METHODS
+from toca.testing.parts import save_t5
 
 PROMPTS = ["a fox", "a fox", "x" * 400, "über / ../ \\ 🦊 \x07 <b>y</b>", "❤"]
 Run = Callable[..., Path]

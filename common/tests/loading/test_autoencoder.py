@@ -9,16 +9,9 @@ import torch
 
 from toca.loading.autoencoder import LATENT_SCALE, decoder, load_autoencoder
 from toca.runs.pictures import to_uint8
+from toca.testing.parts import save_vae
 
 CPU = torch.device("cpu")
-
-
-def save_vae(folder: Path, blocks: int = 4) -> str:
-    from diffusers import AutoencoderKL
-
-    kinds = dict(down_block_types=("DownEncoderBlock2D",) * blocks, up_block_types=("UpDecoderBlock2D",) * blocks)
-    AutoencoderKL(**kinds, block_out_channels=(4,) * blocks, norm_num_groups=2, latent_channels=4).save_pretrained(folder)
-    return str(folder)
 
 
 def test_latents_are_unscaled_and_decoded_each_by_itself(tmp_path: Path) -> None:
