@@ -8,8 +8,8 @@ import pytest
 import torch
 from golden_data import load_model, read_json, tensors
 
-from diffusion.model.nets.PixArt import position_table
-from pixart_spec import PixArtConfig, pixart_spec
+from pixart.model import position_table
+from pixart.spec import PixArtConfig, pixart_spec
 from toca.engine.attention import attention_with_mass
 from toca.engine.cache import Cache
 from toca.engine.selection import spatial_bonus

@@ -13,8 +13,8 @@ import torch
 from golden_data import load_model, method_of, tensors
 from torch import Tensor
 
-from diffusion import DPMS, IDDPM, SASolverSampler
-from pixart_spec import pixart_spec
+from pixart.solvers import DPMS, IDDPM, SASolverSampler
+from pixart.spec import pixart_spec
 from toca.engine.cache import Cache
 from toca.engine.selection import Uniform
 from toca.planning.plan import Kind
