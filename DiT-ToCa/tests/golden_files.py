@@ -13,7 +13,7 @@ from golden_tables import check_tables
 from torch import Tensor
 
 from diffusion import create_diffusion
-from dit_spec import DiTConfig, dit_spec
+from dit.spec import DiTConfig, dit_spec
 from toca.engine.selection import selector_for
 from toca.methods import METHODS
 from toca.planning.scores import SCORES

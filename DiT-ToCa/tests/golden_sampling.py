@@ -13,7 +13,7 @@ from golden_data import load_model, method_of, tensors
 from torch import Tensor
 
 from diffusion import create_diffusion
-from dit_spec import dit_spec
+from dit.spec import dit_spec
 from toca.engine.attention import attention_with_mass
 from toca.engine.cache import BranchCache, Cache, CachedLayer
 from toca.engine.selection import Selector, Uniform
