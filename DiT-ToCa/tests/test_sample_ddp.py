@@ -18,16 +18,16 @@ from tiny import FORK, SIXTEEN_STEPS, one_thread, random_dit, run, save_dit
 
 import sample_ddp
 from diffusion import create_diffusion
-from dit_cli import parse
-from dit_spec import CONFIGS, DiTConfig
-from sampler import Sampler
-from sampling import make_sampler
+from dit.flags import parse
+from dit.pipeline import make_sampler
+from dit.sampler import Sampler
+from dit.spec import CONFIGS, DiTConfig
+from dit.weights import load_decoder
 from toca.methods import NoCaching
 from toca.runs.pictures import to_uint8
 from toca.runs.seeds import item_generators
 from toca.testing.parts import save_vae
 from toca.testing.programs import command, environment
-from vae import load_decoder
 
 __all__ = ["one_thread"]
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dit_spec import CONFIGS, DiTConfig
-from models import DiT
+from dit.model import DiT
+from dit.spec import CONFIGS, DiTConfig
 from toca.testing import programs
 
 FORK = Path(__file__).parents[1]

@@ -7,18 +7,18 @@ import argparse
 import numpy as np
 import torch
 
-from diffusion import create_diffusion
-from dit_cli import SIZES, config_from, method_from, planned_run
+from dit.flags import SIZES, config_from, method_from, planned_run
+from dit.model import DiT
+from dit.sampler import Sampler, describe
+from dit.weights import Decoder, load_decoder, vae_name
 from download import checkpoint_path
-from models import DiT
-from sampler import Sampler, describe
 from toca.cli.report import flops_lines
 from toca.console import announce
+from toca.diffusion import create_diffusion
 from toca.loading.weights import load_into, load_state_dict
 from toca.nn.layers import sincos_2d
 from toca.runs.pictures import to_uint8
 from toca.runs.programs import DTYPES, device_from, reproducible_matmuls
-from vae import Decoder, load_decoder, vae_name
 
 __all__ = [
     "Decoder",

@@ -1,7 +1,7 @@
 """Seconds and bytes of DiT sampling at real sizes, with random weights: `toca bench dit`.
 
-    toca bench dit --model DiT-B/2 DiT-XL/2 --dtype fp32 bf16        # DDIM-50, one guided image
-    toca bench dit --model DiT-XL/2 --device cuda --dtype bf16 --batch 1 8 64
+toca bench dit --model DiT-B/2 DiT-XL/2 --dtype fp32 bf16        # DDIM-50, one guided image
+toca bench dit --model DiT-XL/2 --device cuda --dtype bf16 --batch 1 8 64
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from diffusion import create_diffusion
-from dit_cli import SIZES, VAE_STRIDE
-from dit_spec import CONFIGS, dit_spec
-from models import DiT
+from dit.flags import SIZES, VAE_STRIDE
+from dit.model import DiT
+from dit.spec import CONFIGS, dit_spec
+from toca.diffusion import create_diffusion
 from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.runs.bench import DTYPES, Result, Watch, add_flags, print_result, result_of, run_all
@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    run_all(args, Path(__file__).parent / "benchmarks", args.model, bench)
+    run_all(args, Path(__file__).parents[1] / "benchmarks", args.model, bench)
 
 
 if __name__ == "__main__":

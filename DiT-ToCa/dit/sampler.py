@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion import GaussianDiffusion
-from dit_spec import dit_spec
-from models import DiT
+from dit.model import DiT
+from dit.spec import dit_spec
 from toca.cli.report import run_summary, summary_line
+from toca.diffusion import GaussianDiffusion
 from toca.engine.cache import Cache
 from toca.methods import Method
 from toca.planning.plan import Plan

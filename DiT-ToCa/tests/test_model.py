@@ -12,8 +12,8 @@ from diffusers.models import DiTTransformer2DModel
 from small import SMALL, sample, small_dit
 from torch import Tensor
 
-from dit_spec import CONFIGS, DiTConfig, dit_spec
-from models import DiT, DiT_models
+from dit.model import DiT, DiT_models
+from dit.spec import CONFIGS, DiTConfig, dit_spec
 from toca.methods import FORA, DuCa, TaylorSeer, ToCa
 
 MANIFEST = Path(__file__).resolve().parents[3] / "shared" / "spec" / "dit-checkpoint-keys.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from models import DiT
+from dit.model import DiT
 from toca.loading.weights import load_checkpoint, load_into
 from toca.runs.files import atomic_path
 

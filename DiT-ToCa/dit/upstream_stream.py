@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sampler import Sampler
+from dit.sampler import Sampler
 
 
 class UpstreamStream:

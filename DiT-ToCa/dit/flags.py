@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from dit_spec import CONFIGS, DiTConfig, dit_spec
+from dit.spec import CONFIGS, DiTConfig, dit_spec
 from toca.cli import flags
 from toca.cli.flags import method_from
 from toca.planning.run import PlannedRun
