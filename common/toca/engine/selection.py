@@ -18,9 +18,7 @@ from toca.planning.spec import Branch, Stack
 Uniform = Callable[[int, range], Tensor]  # (step, layers) -> (layers, R, N) draws in [0, 1)
 
 
-def spatial_bonus(
-    score: Tensor, grid: tuple[int, int], block: int, bonus: float, upstream_exact: bool = False, frames: int = 1
-) -> Tensor:
+def spatial_bonus(score: Tensor, grid: tuple[int, int], block: int, bonus: float, upstream_exact: bool = False, frames: int = 1) -> Tensor:
     """s4: in every cell of the grid, block x block tokens over some frames, the best token's score S becomes S + bonus |S| (upstream:
     S + bonus S).
 
@@ -51,6 +49,7 @@ def hashed_uniform(seeds: Tensor, tokens: int) -> Uniform:
 
     seeds: (R,) int64. The mixing function is splitmix64's.
     """
+
     def mix(x: Tensor) -> Tensor:
         for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
             x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor

@@ -122,9 +122,7 @@ def chunks_needed(plan: Plan, stack: Stack, step: int, layer: int) -> tuple[int,
     return tuple(sorted(needed))
 
 
-def finish(
-    spec: ModelSpec, planned: Iterable[Actions], history: bool = False, observes: str = "mass", frozen: bool = False
-) -> Plan:
+def finish(spec: ModelSpec, planned: Iterable[Actions], history: bool = False, observes: str = "mass", frozen: bool = False) -> Plan:
     """Mark what is read again (`keep`, `score`), so that a run stores and scores nothing else.
 
     history: a stored value is read through later full steps too (differences of a forecast).
