@@ -326,7 +326,7 @@ class Cache:
         with Cache(spec, ToCa(interval=3), num_steps=50) as cache:
             ...  # 50 calls model(x, t, y, cache=cache)
 
-    seeds: one per image, for scores that draw (rows beyond them repeat, so that both guidance halves draw alike).
+    seeds: one per item, for scores that draw (rows beyond them repeat, so that both guidance halves draw alike).
     uniform: replaces those draws, (step, layers) -> (layers, R, N); by (stack, branch), or the branch's name, where there are several.
     modulation_budget: bytes that precomputed modulations of all stacks may take together.
     once_budget: bytes for what all layers compute once, which they otherwise compute whenever they need it.
@@ -463,7 +463,7 @@ class Cache:
         """Make what the first x decides the shape of."""
         rows = x.shape[0]
         if rows % self.spec.coupled_rows:
-            raise ValueError(f"the spec says an image has {self.spec.coupled_rows} rows, got a batch of {rows}")
+            raise ValueError(f"the spec says an item has {self.spec.coupled_rows} rows, got a batch of {rows}")
         seeds = self._seeds_of_rows(rows)
         self._shape = x.shape
         self.layers_keep = layers_once(self.spec, rows, x.element_size()) <= self._once_budget
