@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from opensora.inference.run import main
+from opensora.runs import main
 from opensora.utils.config_utils import parse
 from toca.runs.programs import program_errors
 

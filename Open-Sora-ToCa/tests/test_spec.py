@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-import opensora_cli
-from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
+from opensora import flags
+from opensora.spec import CONFIGS, STDiT3Config, opensora_spec
 from toca.cli.report import memory_data, memory_text
 from toca.cli.table import preset_data
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
@@ -27,7 +27,7 @@ README = ToCa(interval=3, ratio=0.1)
 
 
 def planned(*argv: str) -> PlannedRun:
-    return opensora_cli.planned_run(parse_with_preset(opensora_cli.planning_parser(), OPENSORA, argv))
+    return flags.planned_run(parse_with_preset(flags.planning_parser(), OPENSORA, argv))
 
 
 def full_steps(method: Method, site: Site, steps: int = 30, **options: Any) -> list[int]:
@@ -156,11 +156,11 @@ def test_settings_of_a_checkpoint() -> None:
 
 
 def test_planning_needs_no_torch() -> None:
-    code = "import sys, opensora_cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, opensora.flags; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_the_flags_fit_any_parser() -> None:
     parser = argparse.ArgumentParser()
-    opensora_cli.add_method_flags(parser)
-    assert opensora_cli.method_from(parser.parse_args([])) == README  # what upstream's program does
+    flags.add_method_flags(parser)
+    assert flags.method_from(parser.parse_args([])) == README  # what upstream's program does

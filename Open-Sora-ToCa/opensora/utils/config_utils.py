@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opensora_cli import DEFAULT_PRESET, add_method_flags
+from opensora.flags import DEFAULT_PRESET, add_method_flags
 from toca.cli.flags import truth
 from toca.presets import OPENSORA
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from opensora_spec import FREQUENCIES
+from opensora.spec import FREQUENCIES
 from toca.engine.cache import NO_CACHE, LayerCache
 from toca.engine.token_shards import WHOLE, Whole
 from toca.nn.rotary import apply_rope, rotations

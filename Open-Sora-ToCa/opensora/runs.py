@@ -21,12 +21,12 @@ import opensora.models.vae
 import opensora.schedulers  # noqa: F401 - all of them register what configurations name
 from opensora.acceleration.parallel_states import sequence_parallel_group, shard_tokens
 from opensora.datasets.write_video import about_sample, marked, save_sample
-from opensora.inference.items import IMAGE_FPS, Item, Size, check_settings, items_of, save_fps, size_of
-from opensora.inference.pipeline import Loops, Pipeline, encode_texts
+from opensora.flags import method_from, spec_from
+from opensora.items import IMAGE_FPS, Item, Size, check_settings, items_of, save_fps, size_of
+from opensora.pipeline import Loops, Pipeline, encode_texts
 from opensora.registry import MODELS, SCHEDULERS, build_module, check_module
-from opensora.utils.ckpt_utils import checkpoint_path, weight_files
-from opensora_cli import method_from, spec_from
-from opensora_spec import CONFIGS
+from opensora.spec import CONFIGS
+from opensora.weights import checkpoint_path, weight_files
 from toca.cli.report import describe, plan_summary
 from toca.loading.weights import fingerprint
 from toca.planning.run import PlannedRun

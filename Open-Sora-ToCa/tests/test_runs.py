@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from programs import alike, fails, infer, names, noise_video, pixels, run
 
+from opensora import runs as run_module
 from opensora.datasets import write_video
 from opensora.datasets.write_video import about_sample, save_sample
-from opensora.inference import run as run_module
 
 PROMPT = ("--prompt", "a beautiful waterfall")
 
@@ -236,7 +236,7 @@ def test_flags_win_over_the_configuration_and_it_over_the_preset(config) -> None
 def test_the_published_configurations_parse() -> None:
     from programs import ROOT
 
-    from opensora.inference.items import size_of
+    from opensora.items import size_of
     from opensora.utils.config_utils import parse
 
     readme = ["--num-frames", "2s", "--resolution", "480p", "--aspect-ratio", "9:16"]

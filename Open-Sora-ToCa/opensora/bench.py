@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from opensora.datasets.aspect import get_image_size, get_num_frames, latent_size
+from opensora.flags import PUBLISHED_TEXT
 from opensora.models.stdit.stdit3 import STDiT3
-from opensora_cli import PUBLISHED_TEXT
-from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
+from opensora.spec import CONFIGS, STDiT3Config, opensora_spec
 from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.planning.memory import attention_maps, predict
@@ -175,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    run_all(args, Path(__file__).parent / "benchmarks", args.model, bench)
+    run_all(args, Path(__file__).parents[1] / "benchmarks", args.model, bench)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from opensora.datasets.utils import read_from_path
 from opensora.datasets.write_video import to_uint8
-from opensora.inference.items import Item, Size
+from opensora.items import Item, Size
 from opensora.models.stdit.stdit3 import STDiT3
 from opensora.models.text_encoder.t5 import T5Encoder
 from opensora.models.vae import VideoAutoencoderPipeline

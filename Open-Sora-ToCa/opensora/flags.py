@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from opensora.datasets.aspect import get_image_size, get_num_frames, latent_size
-from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
+from opensora.spec import CONFIGS, STDiT3Config, opensora_spec
 from toca.cli import flags
 from toca.cli.flags import method_from
 from toca.planning.run import PlannedRun

@@ -7,9 +7,9 @@ import pytest
 import torch
 from programs import infer, names, noise_video, pixels
 
+from opensora import runs as run_module
 from opensora.datasets.write_video import save_sample
-from opensora.inference import run as run_module
-from opensora.inference.pipeline import Pipeline
+from opensora.pipeline import Pipeline
 
 
 @pytest.fixture
