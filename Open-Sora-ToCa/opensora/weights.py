@@ -1,15 +1,17 @@
-"""Checkpoints by path or by hub name: a folder with config.json and safetensors, or one file."""
+"""Checkpoints by path or by hub name: a folder with config.json and safetensors, or one file; found before anything is loaded."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch.nn as nn
 from torch import Tensor
 
-from toca.loading.weights import load_into, load_state_dict
+from opensora.registry import MODELS, check_module
+from toca.loading.weights import fingerprint, load_into, load_state_dict
 
 WEIGHTS = "model.safetensors"
 FILES = (".safetensors", ".pt", ".pth", ".bin")
@@ -78,3 +80,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_weights(module: nn.Module, path: Path, ignored: Collection[str] = ()) -> None:
     """Load strictly, but for keys that may be there and mean nothing. Raises ValueError that names what does not fit."""
     load_into(module, {key: value for key, value in read_weights(path).items() if key not in ignored}, str(path))
+
+
+def check_parts(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Make sure that the networks of a configuration are known and their weights there. Returns which weights they are.
+
+    Raises ValueError on an unknown type or setting, FileNotFoundError if weights are missing.
+    """
+    weights = {}
+    for name, flag in (("model", " (--ckpt-path)"), ("vae", ""), ("text_encoder", "")):
+        check_module(parts[name], MODELS)
+        source = parts[name].get("from_pretrained")
+        if not source:
+            raise ValueError(f"{name} has no from_pretrained{flag}: give a folder, a file or a hub name")
+        if name != "text_encoder":
+            file = weight_files(checkpoint_path(source))[0]
+            weights[name] = dict(name=Path(source).name, fingerprint=fingerprint(file))
+    return weights

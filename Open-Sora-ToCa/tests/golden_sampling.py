@@ -74,9 +74,7 @@ def given_draws(data: dict[str, Tensor]) -> dict[tuple[str, str], Uniform] | Non
     def drawn(kind: int, module: int) -> Uniform:
         return lambda step, layers: torch.stack([draws[step, layer, kind, module] for layer in layers])
 
-    return {
-        (stack, branch): drawn(kind, module) for kind, stack in enumerate(TYPES) for module, branch in enumerate(MODULES.values())
-    }
+    return {(stack, branch): drawn(kind, module) for kind, stack in enumerate(TYPES) for module, branch in enumerate(MODULES.values())}
 
 
 def replay(case: dict[str, Any], data: dict[str, Tensor], heard: Recorder) -> tuple[Tensor, Tensor]:
