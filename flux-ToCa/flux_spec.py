@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from toca.planning.schedule import At, Bilinear, Cycle
-from toca.planning.spec import Branch, Cost, ModelSpec, Stack
+from toca.planning.spec import Branch, Cost, ModelSpec, PublishedCode, Stack
 
 FREQUENCIES = 256  # numbers of a sinusoidal embedding
 LORA_RANK = 128  # of the released adapters, where a linear is not smaller
@@ -121,8 +121,7 @@ def flux_spec(params: FluxParams, img_tokens: int, txt_tokens: int, lora_rank: i
             "linear-layerwise": Bilinear(progress=(1.6 * 1.9, 1.6 * -1.8), depth=(1.6, -1.2)),
         },
         skip_odd=True,
-        published_maps=False,
-        printed_units=(1e12, 1e9),
+        published=PublishedCode(keeps_maps=False, printed_units=(1e12, 1e9)),
     )
 
 
