@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import av
 import pytest
 import torch
@@ -219,33 +216,3 @@ def test_missing_weights_are_one_line(monkeypatch, config, tmp_path) -> None:
     (tmp_path / "no_t5.py").write_text(config.read_text().replace(f"{config.parent}/t5", f"{tmp_path}/t5"))
     with pytest.raises(SystemExit, match="t5"):
         infer(monkeypatch, tmp_path / "no_t5.py", tmp_path / "out", *PROMPT)
-
-
-def test_flags_win_over_the_configuration_and_it_over_the_preset(config) -> None:
-    from opensora.flags import parse
-
-    path = config.with_name("with_ratio.py")
-    path.write_text(config.read_text() + "fresh_ratio = 0.3\nsave_fps = 8\n")
-    args, parts = parse([str(path), "--save-fps", "6", "--cfg-scale", "2"])
-    assert (args.preset, args.method, args.fresh_ratio, args.save_fps, args.aes) == ("toca-r85", "toca", 0.3, 6, 6.5)
-    assert parts["scheduler"]["cfg_scale"] == 2.0 and parts["scheduler"]["num_sampling_steps"] == 6
-    args, _ = parse([str(path), "--method", "fora", "--fresh-threshold", "5"])
-    assert (args.preset, args.method, args.fresh_threshold) == (None, "fora", 5)
-
-
-def test_the_published_configurations_parse() -> None:
-    from programs import ROOT
-
-    from opensora.flags import parse, size_of
-
-    readme = ["--num-frames", "2s", "--resolution", "480p", "--aspect-ratio", "9:16"]
-    args, parts = parse([str(ROOT / "configs/opensora-v1-2/inference/sample.py"), *readme, "--prompt", "a beautiful waterfall"])
-    size = size_of(args)
-    assert (size.num_frames, size.height, size.width, size.latent) == (51, 480, 854, (15, 60, 106))
-    assert parts["model"]["from_pretrained"] == "hpcai-tech/OpenSora-STDiT-v3" and args.aes == 6.5
-    image, _ = parse([str(ROOT / "configs/opensora-v1-2/inference/image.py")])
-    assert size_of(image).num_frames == 1
-    vbench, _ = parse([str(ROOT / "configs/opensora-v1-2/inference/vbench.py")])
-    assert (vbench.num_sample, vbench.prompt_as_path, vbench.resolution) == (5, True, "480p")
-    assert json.loads(json.dumps(vars(vbench)))["preset"] == "toca-r85"
-    assert Path(args.config).name == "sample.py"
