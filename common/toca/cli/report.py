@@ -224,4 +224,5 @@ def size(count: int) -> str:
 def compare_text(data: Data) -> str:
     psnr = math.inf if data["psnr"] is None else data["psnr"]
     equal = f" ({data['identical']} pairs are identical)" if data["identical"] else ""
-    return f"{data['pairs']} pairs: PSNR {psnr:.3f} dB, SSIM {data['ssim']:.4f}{equal}"
+    videos = f" of frames, in {data['videos']} video{'s' * (data['videos'] != 1)}" if data["videos"] else ""
+    return f"{data['pairs']} pairs{videos}: PSNR {psnr:.3f} dB, SSIM {data['ssim']:.4f}{equal}"
