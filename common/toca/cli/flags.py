@@ -99,7 +99,9 @@ def add_method_flags(
         if flag.type is bool:
             add(flag.name, flag.default, flag.help, action="store_true")
         else:
-            add(flag.name, flag.default, flag.help, type=flag.type, choices=flag.choices and flag.choices(spec))
+            allowed = flag.choices and flag.choices(spec)
+            default = allowed[0] if allowed and flag.default not in allowed else flag.default
+            add(flag.name, default, flag.help, type=flag.type, choices=allowed)
     return group
 
 

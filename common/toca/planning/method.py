@@ -86,8 +86,8 @@ class Method:
 
     @classmethod
     def from_flags(cls, given: Mapping[str, Any]) -> Method:
-        """The method that flags stand for, by their names; those a fork lacks keep the field's default. Raises ValueError."""
-        return cls(**{flag.field: given[flag.name] for flag in cls.flags if flag.name in given})
+        """The method that flags stand for, by their names; fields of those that are lacking or None keep their default. Raises ValueError."""
+        return cls(**{flag.field: given[flag.name] for flag in cls.flags if given.get(flag.name) is not None})
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         """The plan of a run of `num_steps` model calls. Raises ValueError on settings that make no sense."""
