@@ -86,7 +86,7 @@ class Method:
 
     @classmethod
     def from_flags(cls, given: Mapping[str, Any]) -> Method:
-        """The method that flags stand for, by their names; fields of those that are lacking or None keep their default. Raises ValueError."""
+        """The method that flags stand for, by their names; where one is lacking or None the field keeps its default. Raises ValueError."""
         return cls(**{flag.field: given[flag.name] for flag in cls.flags if given.get(flag.name) is not None})
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
