@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from toca.cli import flags, forks
-from toca.cli.flags import add_method_flags, method_from, number, whole
+from toca.cli.flags import add_method_flags, method_from, whole
 from toca.cli.main import main
 from toca.cli.report import folder_label
 from toca.engine.cache import NO_CACHE, Cache, LayerCache, RunCache, UncachedLayer
@@ -40,7 +40,7 @@ class Turns(Method):
 
     name = "turns"
     label = "Turns"
-    flags = (CYCLE_LENGTH, Flag("turn_share", "share", "share of tokens refreshed between full steps", type=number(0, 1)))
+    flags = (CYCLE_LENGTH, Flag("turn_share", "share", "share of tokens refreshed between full steps", type=float, least=0, most=1))
     interval: int = 4
     share: float = 0.25
 
