@@ -25,7 +25,7 @@ from toca.methods import METHODS, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.planning.flops import executed_flops
 from toca.planning.memory import predict
 from toca.planning.method import CYCLE_LENGTH, Flag, Ranking, check_positive
-from toca.planning.plan import Action, Kind, Plan, finish, full_row
+from toca.planning.plan import Action, Kind, Plan, finish, full_step
 from toca.planning.run import PlannedRun
 from toca.planning.spec import Branch, Cost, ModelSpec, Stack
 from toca.presets import Preset
@@ -46,7 +46,7 @@ class Turns(Method):
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         check_positive(interval=self.interval, num_steps=num_steps)
-        full = full_row(spec)
+        full = full_step(spec)
         between = full | {site: self.between(spec.branch(site)) for site in spec.sites()}
         return finish(spec, [between if step % self.interval else full for step in range(num_steps)])
 
