@@ -24,7 +24,7 @@ __all__ = ["__version__", *_MODULES]
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         try:
-            return version("toca")
+            return version("toca-engine")
         except PackageNotFoundError:  # a source tree on the path, not installed
             return "0+unknown"
     if name not in _MODULES:

@@ -196,7 +196,9 @@ class ModelSpec:
 
     @property
     def counters(self) -> tuple[str, ...]:
-        return COUNTERS if "executed" in self.forward_cost else COUNTERS[:2]
+        """Those that the costs are given in; `upstream` if there is a published code to count as."""
+        given = set(self.forward_cost).union(*(branch.cost for stack in self.stacks for branch in stack.branches))
+        return tuple(counter for counter in COUNTERS if counter in given)
 
     def cycle(self, method: str) -> Cycle:
         """How full steps of a method recur; the plain cycle for one that the model has none for."""
