@@ -9,7 +9,7 @@ from typing import Any
 
 _HOME = {  # where each public name lives
     "engine.cache": ("Cache", "LayerCache", "NO_CACHE", "RunCache", "UncachedLayer"),
-    "methods": ("DuCa", "FORA", "METHODS", "Method", "NoCaching", "TaylorSeer", "ToCa", "register"),
+    "methods": ("DuCa", "FORA", "METHODS", "Method", "NoCaching", "Scheduled", "TaylorSeer", "ToCa", "register"),
     "planning.flops": ("total_flops", "uncached_flops"),
     "planning.memory": ("predict",),
     "planning.plan": ("Action", "Kind", "Plan"),

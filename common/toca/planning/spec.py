@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 COUNTERS = ("matmul", "upstream", "executed")  # the last where a spec tells it from the first
 Site = tuple[str, int, str]  # (stack, layer, branch)
-HIDDEN: Site = ("model", 0, "hidden")  # the hidden state after the last block, which stands in for a skipped step
+HIDDEN: Site = ("model", 0, "hidden")  # the state after the last block, which stands in for a step without layers
 
 
 RESERVED = frozenset(  # what `cache.<name>` is already in a block
