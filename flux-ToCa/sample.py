@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 
 from flux.cli import NAMES, PROMPT
-from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
+from flux.flags import parse
 from flux.runs import Clock, Writer
-from flux_cli import parse
+from flux.shared_flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from toca.runs.programs import device_from
 
 

@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
-from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
+from flux.flags import parse
 from flux.pictures import save_picture
 from flux.runs import Clock, Writer, batches, open_folder, picture_settings
-from flux_cli import parse
+from flux.shared_flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from toca.runs.files import atomic_path
 from toca.runs.processes import barrier, process_group
 from toca.runs.programs import device_from

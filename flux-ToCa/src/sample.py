@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
+from flux.flags import parse
 from flux.runs import Clock, Writer, batches, open_folder, picture_settings
-from flux_cli import parse
+from flux.shared_flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from toca.runs.processes import barrier, process_group
 from toca.runs.programs import device_from
 from toca.runs.prompts import read_prompts

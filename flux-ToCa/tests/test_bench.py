@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_parts import TINY_FLUX
 
-import flux_bench
+from flux import bench as flux_bench
 from toca.planning.flops import step_flops
 
 

@@ -17,7 +17,7 @@ from flux.__main__ import main as flux_main
 from flux.conditions import canny, control_condition, fill_condition, load_picture, to_tensor
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.image_embedders import ReduxAdapter, SiglipEncoder
-from flux.sampling import pack
+from flux.sampler import pack
 
 __all__ = ["parts", "tiny"]
 STEPS = ["--num_steps", "6"]

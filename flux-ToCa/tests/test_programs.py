@@ -17,12 +17,12 @@ from tiny_programs import parts, tiny
 import flux.pipeline
 import geneval_flux
 import sample
-from flux import cli, pictures, util
+from flux import cli, pictures, weights
 from flux.__main__ import main as flux_main
+from flux.flags import parse
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.pipeline import Pipeline
-from flux_cli import parse
 
 __all__ = ["parts", "tiny"]
 STEPS = ["--num_steps", "8"]
@@ -276,7 +276,7 @@ def test_a_wrong_flag_is_one_line(tmp_path, tiny, prompt_file, name):
 @pytest.mark.parametrize("folder", ["/dev/null", "/dev/null/out", "read-only"])
 def test_an_output_folder_that_cannot_be_written_to_is_found_first(tmp_path, tiny, prompt_file, metadata, folder, monkeypatch):
     """Before anything is loaded, in every program."""
-    monkeypatch.setattr(util, "load_flow_model", None)
+    monkeypatch.setattr(weights, "load_flow_model", None)
     if folder == "read-only":
         folder = str(tmp_path)
         monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))

@@ -14,7 +14,7 @@ from tiny_programs import parts, tiny
 
 import geneval_flux
 import sample
-from flux_cli import parse
+from flux.flags import parse
 
 __all__ = ["parts", "tiny"]
 HERE = Path(__file__).parent

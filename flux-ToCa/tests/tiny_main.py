@@ -6,11 +6,11 @@ import sys
 import torch
 from tiny_programs import shrink
 
-from flux import util
-from flux_cli import parse
+from flux import weights
+from flux.flags import parse
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    shrink(util.CONFIGS.__setitem__)
+    shrink(weights.CONFIGS.__setitem__)
     program = importlib.import_module(sys.argv[1])
     program.main(parse(program.parser(), sys.argv[2:]))

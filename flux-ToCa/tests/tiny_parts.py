@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder, AutoEncoderParams
 from flux.modules.lora import replace_linear_with_lora
-from flux_spec import FluxParams
+from flux.spec import FluxParams
 
 TINY_AE = AutoEncoderParams(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1, z_channels=16)
 T5_WIDTH, CLIP_WIDTH = 40, 24

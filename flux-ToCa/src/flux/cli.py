@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flux.flags import add_shared_flags, add_switch, check, describe, load_pipeline, program_errors
+from flux.flags import parse
 from flux.pipeline import Condition, Pipeline
 from flux.runs import Clock, Writer
-from flux.sampling import CELL
-from flux_cli import parse
+from flux.sampler import CELL
+from flux.shared_flags import add_shared_flags, add_switch, check, describe, load_pipeline, program_errors
 from toca.runs.files import remove_parts
 from toca.runs.programs import device_from
 

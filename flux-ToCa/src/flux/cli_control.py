@@ -13,8 +13,8 @@ from PIL import Image
 
 from flux.cli import Run, add_program_flags, options_from
 from flux.conditions import canny, control_condition, depth_annotator, load_picture, to_tensor
-from flux.flags import add_shared_flags, add_switch, check, describe, load_pipeline, program_errors
-from flux_cli import parse
+from flux.flags import parse
+from flux.shared_flags import add_shared_flags, add_switch, check, describe, load_pipeline, program_errors
 from toca.runs.programs import device_from
 
 NAMES = ("flux-dev-canny", "flux-dev-depth", "flux-dev-canny-lora", "flux-dev-depth-lora")

@@ -11,8 +11,8 @@ import argparse
 
 from flux.cli import Run, add_program_flags, options_from
 from flux.conditions import fill_condition, load_picture, to_tensor
-from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
-from flux_cli import parse
+from flux.flags import parse
+from flux.shared_flags import add_shared_flags, check, describe, load_pipeline, program_errors
 from toca.runs.programs import device_from
 
 SIDES = 32

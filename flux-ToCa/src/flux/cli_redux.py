@@ -13,10 +13,10 @@ from torch import Tensor
 
 from flux.cli import Run, add_program_flags, options_from
 from flux.conditions import load_picture
-from flux.flags import DTYPES, add_shared_flags, check, describe, load_pipeline, program_errors
+from flux.flags import parse
 from flux.modules.image_embedders import ReduxAdapter, SiglipEncoder
-from flux.util import REDUX, SIGLIP, load_checked, read
-from flux_cli import parse
+from flux.shared_flags import DTYPES, add_shared_flags, check, describe, load_pipeline, program_errors
+from flux.weights import REDUX, SIGLIP, load_checked, read
 from toca.runs.programs import device_from
 
 TOKENS = 729  # of SigLIP so400m at 384 pixels

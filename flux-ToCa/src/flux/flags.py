@@ -1,112 +1,96 @@
-"""The flags that all programs share, and the pipeline they ask for."""
+"""The flags that decide how a FLUX run is cached, and what it costs. Free of torch, so that `toca plan flux-dev ...` answers at once."""
 
 from __future__ import annotations
 
 import argparse
-import math
-import tempfile
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from flux.spec import CONFIGS, LORA_RANK, FluxParams, flux_spec, txt_tokens
+from toca.cli import flags as shared
+from toca.cli.flags import method_from
+from toca.planning.run import PlannedRun
+from toca.presets import FLUX_DEV, FLUX_OTHERS, Preset
 
-from flux.pipeline import Cost, Pipeline, cost_of
-from flux.sampling import CELL
-from flux.util import CONFIGS, load_ae, load_clip, load_flow_model, load_t5
-from flux_cli import add_method_flags, method_from
-from flux_spec import LORA_RANK
-from toca.cli.flags import truth
-from toca.runs import programs
-from toca.runs.programs import DTYPES, reproducible_matmuls
-
-MEMORY_ADVICE = "try --offload, --dtype bf16, a smaller --batch_size, or fewer tokens (--width, --height)"
-program_errors = partial(programs.program_errors, MEMORY_ADVICE)
+PATCH = 16  # pixels of a token's side: the autoencoder's 8, two latents packed
 
 
-def add_switch(parser: argparse.ArgumentParser, flag: str, default: bool, help: str) -> None:
-    parser.add_argument(flag, type=truth, nargs="?", const=True, default=default, metavar="True|False", help=f"{help} (default {default})")
+def add_method_flags(parser: argparse.ArgumentParser) -> None:
+    """The caching method and its settings. Without --method and --preset `parse` takes the model's default preset."""
+    age = "what rates a token; age: only how stale it is"
+    spec = flux_spec(FluxParams(), 1, 1)
+    shared.add_method_flags(parser, FLUX_DEV, spec, "_", help={"cache_type": age}, method=None, fresh_threshold=4, fresh_ratio=0.1)
 
 
-def add_shared_flags(parser: argparse.ArgumentParser, lora: bool = False) -> None:
-    """Size, sampler, files and numerics, and the method of caching."""
-    parser.add_argument("--width", type=int, default=1360, help="pixels, rounded down to a multiple of 16 (default 1360)")
-    parser.add_argument("--height", type=int, default=768, help="pixels, rounded down to a multiple of 16 (default 768)")
-    parser.add_argument("--num_steps", type=int, default=None, help="default: 4 for flux-schnell, 50 for the others")
-    parser.add_argument("--guidance", type=float, default=None, help="default: the model's own, 3.5 for text to image")
-    files = parser.add_argument_group("files", "paths, hub names, or nothing: environment variables, checkpoints/, hub")
-    files.add_argument("--ckpt", default=None, help="the model's weights")
-    files.add_argument("--ae", default=None, help="the autoencoder's weights")
-    files.add_argument("--t5", default=None, help="folder or hub name of the T5 encoder")
-    files.add_argument("--clip", default=None, help="folder or hub name of the CLIP text encoder")
-    parser.add_argument("--device", default=None, help="default: cuda where there is one, else cpu")
-    parser.add_argument(
-        "--dtype", choices=("bf16", "fp32"), default="bf16", help="of model and text encoders; latents and autoencoder are fp32"
-    )
-    add_switch(parser, "--offload", False, "keep only the networks at work on the device")
-    add_switch(parser, "--watermark", False, "invisible watermark, from 256 x 256 pixels on")
-    add_switch(parser, "--use_nsfw_filter", False, "do not write pictures that a classifier rates as unsafe")
-    add_switch(parser, "--upstream_numerics", False, "bf16 latents and times, truncated 8-bit pictures, as the published programs")
-    add_switch(parser, "--test_FLOPs", False, "print the FLOPs of the run; samples nothing, needs no weights")
-    if lora:
-        files.add_argument("--lora", default=None, help="the adapter's weights, of the -lora models")
-        files.add_argument("--lora_scale", type=float, default=0.85, help="weight of the adapter (default 0.85)")
-        add_switch(parser, "--keep_lora", False, "run the adapter beside the model instead of merging it into the weights")
-    add_method_flags(parser)
+def default_preset(name: str) -> str:
+    """What a model is cached with unless told otherwise: four steps leave nothing to reuse."""
+    return "none" if "schnell" in name else "toca4-01"
 
 
-def check(args: argparse.Namespace) -> Cost:
-    """Fill in the defaults of the model, round the size down, and return what the run costs.
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None, model: str | None = None) -> argparse.Namespace:
+    """Parse flags, with those of a preset as defaults: of --preset, else of the model's own unless --method says otherwise.
 
-    Raises ValueError on wrong flags, or if nothing can be written where the pictures go.
+    model: the name of the model; None if the flag --name or --model_name says it.
     """
-    config = CONFIGS[args.name]
-    args.num_steps = config.num_steps if args.num_steps is None else args.num_steps
-    args.guidance = config.guidance if args.guidance is None else args.guidance
-    for flag in ("width", "height"):
-        if getattr(args, flag) < CELL:
-            raise ValueError(f"--{flag} must be at least {CELL} pixels, got {getattr(args, flag)}")
-        setattr(args, flag, getattr(args, flag) // CELL * CELL)
-    for flag in ("num_steps", "batch_size", "num_images_per_prompt", "n_samples"):
-        if getattr(args, flag, 1) < 1:
-            raise ValueError(f"--{flag} must be at least 1, got {getattr(args, flag)}")
-    if not math.isfinite(args.guidance):
-        raise ValueError(f"--guidance must be a number, got {args.guidance}")
-    txt_tokens = config.t5_length + getattr(args, "image_tokens", 0)
-    lora_rank = LORA_RANK if config.lora and getattr(args, "keep_lora", False) else 0
-    cost = cost_of(config.params, args.height, args.width, txt_tokens, method_from(args), args.num_steps, lora_rank)
-    cost.method.plan(cost.spec, cost.num_steps)
-    if not args.test_FLOPs:
-        flag = "output_dir" if hasattr(args, "output_dir") else "output"
-        folder = Path(args.output_dir) if flag == "output_dir" else Path(args.output).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise ValueError(f"--{flag}: {folder} cannot be written to: {error.strerror}") from error
-    return cost
+    given = parser.parse_known_args(argv)[0]
+    name = model or getattr(given, "name", None) or getattr(given, "model_name", None) or "flux-dev"
+    preset = given.preset or (None if given.method else default_preset(name))
+    if preset:
+        parser.set_defaults(preset=preset, **FLUX_DEV[preset].flags)
+    return parser.parse_args(argv)
 
 
-def load_pipeline(args: argparse.Namespace, device: torch.device, progress: bool = False) -> Pipeline:
-    """The networks of the flags, loaded to the device, or to the CPU with --offload. Raises ValueError or OSError on missing files."""
-    reproducible_matmuls()
-    config, dtype, home = CONFIGS[args.name], DTYPES[args.dtype], torch.device("cpu") if args.offload else device
-    lora = dict(lora=args.lora, lora_scale=args.lora_scale, keep_lora=args.keep_lora) if hasattr(args, "lora") else {}
-    flow = load_flow_model(args.name, home, dtype, args.ckpt, **lora)
-    return Pipeline(
-        model=flow,
-        ae=load_ae(home, args.ae, sample_z=args.upstream_numerics),
-        t5=load_t5(home, config.t5_length, args.t5, dtype),
-        clip=load_clip(home, args.clip, dtype),
-        device=device,
-        method=method_from(args),
-        shifted=config.shifted,
-        offload=args.offload,
-        upstream=args.upstream_numerics,
-        progress=progress,
-    )
+# ---- what `toca plan | flops | memory | table flux-dev` ask for ---------------------------------------------------------------------
 
 
-def describe(args: argparse.Namespace, cost: Cost) -> str:
-    """The preset, its plan and what it saves, in one line."""
-    preset = f"preset {args.preset}: " if args.preset else ""
-    return preset + cost.describe(DTYPES[args.dtype].itemsize)
+def image_tokens(width: int, height: int) -> int:
+    """Tokens of a picture. Raises ValueError if it has none."""
+    if width < PATCH or height < PATCH:
+        raise ValueError(f"--width and --height must be at least {PATCH}, got {width} and {height}")
+    return (width // PATCH) * (height // PATCH)
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """One of `CONFIGS`, as the command `toca` knows it (`toca.cli.forks.Fork`)."""
+
+    name: str
+    __file__: str = str(Path(__file__).parent)  # its folder is where the fork's packages are
+
+    @property
+    def presets(self) -> Mapping[str, Preset]:
+        """Published settings; numbers are printed for flux-dev alone."""
+        return FLUX_DEV if self.name == "flux-dev" else FLUX_OTHERS
+
+    def planning_parser(self) -> argparse.ArgumentParser:
+        """Flags of the model and the method, for a command's parser to take over."""
+        parser = argparse.ArgumentParser(description=f"{self.name}: text to image.", add_help=False)
+        parser.add_argument("--width", type=int, default=1024, help="pixels, rounded down to a multiple of 16")
+        parser.add_argument("--height", type=int, default=1024)
+        parser.add_argument("--num_steps", type=int, default=4 if "schnell" in self.name else 50)
+        parser.add_argument("--txt_tokens", type=int, default=txt_tokens(self.name), help="length of the text sequence")
+        if self.name.endswith("-lora"):
+            parser.add_argument("--keep_lora", action="store_true", help="the adapter runs beside the model")
+        add_method_flags(parser)
+        parser.set_defaults(**self.presets[default_preset(self.name)].flags)
+        return parser
+
+    def planned_run(self, args: argparse.Namespace) -> PlannedRun:
+        """Raises ValueError on flags that make no sense."""
+        if min(args.num_steps, args.txt_tokens) < 1:
+            raise ValueError(f"--num_steps and --txt_tokens must be at least 1, got {args.num_steps} and {args.txt_tokens}")
+        lora_rank = LORA_RANK if getattr(args, "keep_lora", False) else 0
+        spec = flux_spec(CONFIGS[self.name], image_tokens(args.width, args.height), args.txt_tokens, lora_rank)
+        title = f"{self.name}, {args.width}x{args.height}, {args.txt_tokens} text tokens, {args.num_steps} steps"
+        return PlannedRun(title, spec, method_from(args), args.num_steps)
+
+
+flux_dev = NamedModel("flux-dev")
+flux_dev_krea = NamedModel("flux-dev-krea")
+flux_schnell = NamedModel("flux-schnell")
+flux_dev_canny = NamedModel("flux-dev-canny")
+flux_dev_depth = NamedModel("flux-dev-depth")
+flux_dev_canny_lora = NamedModel("flux-dev-canny-lora")
+flux_dev_depth_lora = NamedModel("flux-dev-depth-lora")
+flux_dev_fill = NamedModel("flux-dev-fill")

@@ -15,8 +15,8 @@ from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
 from flux.pictures import to_uint8
-from flux.sampling import denoise, get_noise, get_schedule, prepare, unpack
-from flux_spec import flux_spec
+from flux.sampler import denoise, get_noise, get_schedule, prepare, unpack
+from flux.spec import flux_spec
 from toca.methods import Method
 from toca.planning.flops import rounded_tflops, total_flops, uncached_flops
 from toca.planning.memory import predict

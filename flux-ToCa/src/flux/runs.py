@@ -15,10 +15,10 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from flux.flags import method_from
 from flux.pictures import NSFW_THRESHOLD, exif, nsfw_filter, save_picture, watermarker
 from flux.pipeline import Pipeline
-from flux.util import AE, CLIP, CONFIGS, T5
-from flux_cli import method_from
+from flux.weights import AE, CLIP, CONFIGS, T5
 from toca.loading.weights import fingerprint
 from toca.runs.files import atomic_path, remove_parts
 

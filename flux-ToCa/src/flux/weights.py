@@ -13,8 +13,8 @@ from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder, AutoEncoderParams
 from flux.modules.conditioner import CLIP_LENGTH, HFEmbedder
 from flux.modules.lora import adapter_rank, merge, replace_linear_with_lora, with_adapter
-from flux_spec import CONFIGS as PARAMS
-from flux_spec import LORA_RANK, FluxParams, txt_tokens
+from flux.spec import CONFIGS as PARAMS
+from flux.spec import LORA_RANK, FluxParams, txt_tokens
 from toca.loading.weights import load_into, load_state_dict
 
 HUB = "black-forest-labs/FLUX.1-"

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from flux.model import Flux
-from flux_spec import flux_spec
+from flux.spec import flux_spec
 from toca.engine.cache import Cache
 from toca.methods import Method, NoCaching
 

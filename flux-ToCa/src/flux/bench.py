@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
+from flux.flags import image_tokens
 from flux.model import Flux
-from flux.sampling import get_schedule, grid, image_ids
-from flux_cli import image_tokens
-from flux_spec import CONFIGS, FluxParams, flux_spec, txt_tokens
+from flux.sampler import get_schedule, grid, image_ids
+from flux.spec import CONFIGS, FluxParams, flux_spec, txt_tokens
 from toca.engine.cache import Cache
 from toca.methods import FORA, Method, NoCaching, ToCa
 from toca.planning.flops import stack_flops
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if min(*args.blocks, args.steps, args.batch, args.txt_tokens) < 1:
         raise ValueError("--blocks, --steps, --batch and --txt_tokens must be at least 1")
     reproducible_matmuls()  # as the sampling programs
-    report = Report(args, Path(__file__).parent / "benchmarks")
+    report = Report(args, Path(__file__).parents[2] / "benchmarks")
     for result in bench(args, device):
         report.add([result])
     print(f"\n{report.path}")
