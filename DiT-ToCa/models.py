@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dit_spec import CONFIGS, DiTConfig
-from toca.engine.cache import NO_CACHE, Cache, LayerCache
+from toca.engine.cache import NO_CACHE, Cache, LayerCache, RunCache, UncachedLayer
 from toca.nn.layers import Mlp, PatchEmbed, SelfAttention, TimestepEmbedder, layer_norm, modulate, sincos_2d, unpatchify
 
 
@@ -35,6 +35,8 @@ class LabelEmbedder(nn.Module):
 class DiTBlock(nn.Module):
     """A transformer block with adaptive layer norm, zero-initialised (adaLN-Zero)."""
 
+    uncached = UncachedLayer("attn", "mlp")
+
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
         self.norm1 = layer_norm(hidden_size)
@@ -43,7 +45,7 @@ class DiTBlock(nn.Module):
         self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), hidden_size)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
 
-    def forward(self, x: Tensor, c: Tensor, cache: LayerCache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, cache: LayerCache = uncached) -> Tensor:
         shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = cache.modulation(self.adaLN_modulation[1], F.silu(c))  # (R, 1, D)
 
         def attn(x: Tensor) -> Tensor:
@@ -107,7 +109,7 @@ class DiT(nn.Module):
     def unpatchify(self, x: Tensor) -> Tensor:
         return unpatchify(x, self.config.grid, self.config.patch_size)  # (R, N, p * p * C) -> (R, C, H, W)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor, cache: Cache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, cache: RunCache = NO_CACHE) -> Tensor:
         """Predict (R, out_channels, H, W) from x (R, in_channels, H, W), timesteps t (R,) in 0..999 and labels y (R,)."""
         x = self.x_embedder(x) + self.pos_embed
         c = self.t_embedder(t) + self.y_embedder(y, self.training)
@@ -118,7 +120,7 @@ class DiT(nn.Module):
         return self.unpatchify(x)
 
     def forward_with_cfg(
-        self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, guide_all_channels: bool = False, cache: Cache = NO_CACHE
+        self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, guide_all_channels: bool = False, cache: RunCache = NO_CACHE
     ) -> Tensor:
         """Classifier-free guidance on a batch [cond half; uncond half] of one latent each: e = e_u + cfg_scale (e_c - e_u).
 

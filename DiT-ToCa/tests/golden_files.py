@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion import create_diffusion
 from dit_spec import DiTConfig, dit_spec
-from toca.engine.selection import Selector
+from toca.engine.selection import selector_for
 from toca.methods import METHODS
 from toca.planning.scores import SCORES
 from train import optimisers, update_ema
@@ -78,14 +78,13 @@ def check_scores(file: str) -> None:
         assert what != "bonus06" or (ranking.bonus, ranking.block) == (0.6, int(notes["grid"]))
         stack = spec.stacks[0]
         plan = method.plan(spec, 9)
-        selector = Selector(stack, stack.branch("mlp"), plan, ranking, rows, torch.device("cpu"), uniform=None)
-        selector.tick, selector.refreshed_at = 1, -data["counter"][None]
+        selector = selector_for(plan, stack, stack.branch("mlp"), ranking, rows, torch.device("cpu"))
         base = SCORES[name].base(*inputs[name]) if name == "similarity" else SCORES[name].base(inputs[name])
         if selector.score.from_attention:
             selector.base[0] = base
         if what is None:
             selector.ranking = replace(ranking, block=0)
-        final = selector.scores(range(1), base[None] if selector.score.from_input else None)[0]
+        final = selector.scores(1, range(1), data["counter"][None], base[None] if selector.score.from_input else None)[0]
         if what and what.startswith("top"):
             final = final.topk(int(what[3:])).indices.sort(dim=-1).values
         close(key, final, data[key], 0 if what and what.startswith("top") else 5e-6)

@@ -15,7 +15,7 @@ from torch import Tensor
 from diffusion import create_diffusion
 from dit_spec import dit_spec
 from toca.engine.attention import attention_with_mass
-from toca.engine.cache import BranchCache, Cache, LayerCache
+from toca.engine.cache import BranchCache, Cache, CachedLayer
 from toca.engine.selection import Selector, Uniform
 from toca.planning.flops import total_flops
 from toca.planning.plan import Kind
@@ -43,7 +43,7 @@ class Recorder:
     def listen(self, patch: pytest.MonkeyPatch) -> None:
         """Overhear the engine's branches, attention and ranking."""
         layers, qkv = {layer for _, layer in self.inspected}, {}
-        run_branch, attend, rank = BranchCache.__call__, LayerCache.attend, Selector.scores
+        run_branch, attend, rank = BranchCache.__call__, CachedLayer.attend, Selector.scores
 
         def branch(cache: BranchCache, f, x: Tensor) -> Tensor:
             place, name = (cache.layer.cache.index, cache.layer.index), cache.branch.name
@@ -57,21 +57,21 @@ class Recorder:
             self.inside[{"attn": "attn_cache", "mlp": "mlp_cache_after"}[name], place] = value.clone()
             return value
 
-        def attention(cache: LayerCache, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def attention(cache: CachedLayer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             if cache.index in layers:
                 qkv[cache.index] = (q, k, v)
             return attend(cache, q, k, v)
 
-        def scores(selector: Selector, some: range, base: Tensor | None = None) -> Tensor:
-            final, ranking = rank(selector, some, base), selector.ranking
+        def scores(selector: Selector, step: int, some: range, *inputs: Tensor | None) -> Tensor:
+            final, ranking = rank(selector, step, some, *inputs), selector.ranking
             selector.ranking = replace(ranking, block=0)
-            before = rank(selector, some, base).clone()
-            self.scores |= {(selector.step, layer): (before[at], final[at]) for at, layer in enumerate(some)}
+            before = rank(selector, step, some, *inputs).clone()
+            self.scores |= {(step, layer): (before[at], final[at]) for at, layer in enumerate(some)}
             selector.ranking = ranking
             return final
 
         patch.setattr(BranchCache, "__call__", branch)
-        patch.setattr(LayerCache, "attend", attention)
+        patch.setattr(CachedLayer, "attend", attention)
         patch.setattr(Selector, "scores", scores)
 
 

@@ -41,13 +41,12 @@ class Recorder:
         """Overhear the engine's ranking."""
         rank = Selector.scores
 
-        def scores(selector: Selector, some: range, base: Tensor | None = None) -> Tensor:
-            found = rank(selector, some, base)
-            ages = selector.tick - 1 - selector.refreshed_at[some.start : some.stop]
+        def scores(selector: Selector, step: int, some: range, ages: Tensor, base: Tensor | None = None) -> Tensor:
+            found = rank(selector, step, some, ages, base)
             stack = next(name for name in TYPES if self.cache.selector(name, selector.branch.name) is selector)
             for at, layer in enumerate(some):
-                self.scores[selector.step, stack, layer, selector.branch.name] = found[at].clone()
-                self.ages[selector.step, stack, layer, selector.branch.name] = ages[at].clone()
+                self.scores[step, stack, layer, selector.branch.name] = found[at].clone()
+                self.ages[step, stack, layer, selector.branch.name] = ages[at].clone()
             return found
 
         patch.setattr(Selector, "scores", scores)

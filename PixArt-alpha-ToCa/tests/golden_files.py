@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion.model.nets.PixArt import position_table
 from pixart_spec import PixArtConfig, pixart_spec
 from toca.engine.attention import attention_with_mass
-from toca.engine.cache import Cache, LayerCache
+from toca.engine.cache import Cache, CachedLayer
 from toca.engine.selection import spatial_bonus
 from toca.methods import ToCa
 from toca.planning.scores import undecided
@@ -46,16 +46,16 @@ def check_cross_score(file: str) -> None:
     """Maps, entropies and scores of one layer of a full pass, by images of two rows."""
     data, model, layer = tensors(file), load_model("weights.safetensors"), 11
     inputs: dict[str, tuple] = {}
-    attend = LayerCache.attend
+    attend = CachedLayer.attend
 
-    def overheard(cache: LayerCache, q: Tensor, k: Tensor, v: Tensor, **kwargs) -> Tensor:
+    def overheard(cache: CachedLayer, q: Tensor, k: Tensor, v: Tensor, **kwargs) -> Tensor:
         if cache.index == layer:
             inputs[cache.running.branch.name] = (q, k, v, kwargs)
         return attend(cache, q, k, v, **kwargs)
 
     spec = pixart_spec(model.config, text_tokens=data["y"].shape[1])
     with pytest.MonkeyPatch.context() as patch, Cache(spec, ToCa(3, 0.3), 4) as cache:
-        patch.setattr(LayerCache, "attend", overheard)
+        patch.setattr(CachedLayer, "attend", overheard)
         model(data["x"], data["timestep"], data["y"], data["mask"], cache=cache)
         entropies = [cache.selector("blocks", name).base[layer] for name in ("cross_attn", "mlp")]
     q, k, _, kwargs = inputs["cross_attn"]

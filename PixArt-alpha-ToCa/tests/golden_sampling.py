@@ -54,13 +54,13 @@ class Recorder:
                 self.inside[place] = dict(module_input=x.clone(), cache_after=value.clone())
             return value
 
-        def scores(selector: Selector, layers: range, base: Tensor | None = None) -> Tensor:
-            final, ranking = rank(selector, layers, base), selector.ranking
+        def scores(selector: Selector, step: int, layers: range, *inputs: Tensor | None) -> Tensor:
+            final, ranking = rank(selector, step, layers, *inputs), selector.ranking
             selector.ranking = replace(ranking, block=0)
-            before = rank(selector, layers, base).clone()
+            before = rank(selector, step, layers, *inputs).clone()
             selector.ranking = ranking
             name = selector.branch.name
-            self.scores |= {(selector.step, layer, name): (before[at], final[at]) for at, layer in enumerate(layers)}
+            self.scores |= {(step, layer, name): (before[at], final[at]) for at, layer in enumerate(layers)}
             return final
 
         patch.setattr(BranchCache, "__call__", branch)

@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 from toy import HEADS, WIDTH, Model, spec, stack
 
-from toca.engine.cache import NO_CACHE, LayerCache
+from toca.engine.cache import LayerCache, UncachedLayer
 from toca.engine.linear import linear_part
 from toca.planning.spec import Branch, Cost, ModelSpec
 
@@ -24,12 +24,14 @@ def feeding_spec(depth: int = 3, tokens: int = 15, **fields: Any) -> ModelSpec:
 
 
 class FeedingBlock(nn.Module):
+    uncached = UncachedLayer("attn", "total")
+
     def __init__(self) -> None:
         super().__init__()
         self.linear1, self.linear2 = nn.Linear(WIDTH, 5 * WIDTH), nn.Linear(3 * WIDTH, WIDTH)
         self.modulation = nn.Linear(WIDTH, 2 * WIDTH)
 
-    def forward(self, x: Tensor, c: Tensor, cache: LayerCache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, cache: LayerCache = uncached) -> Tensor:
         scale, gate = cache.modulation(self.modulation, c)
 
         def attn(x: Tensor) -> Tensor:
@@ -40,7 +42,7 @@ class FeedingBlock(nn.Module):
             hidden = linear_part(self.linear1, x * scale, MLP).relu()
             return linear_part(self.linear2, hidden, columns=slice(WIDTH, None), bias=False) + attn
 
-        return x + gate * cache.total(total, x, cache.attn(attn, x))
+        return x + gate * cache.total(total, x, fed=cache.attn(attn, x))
 
 
 class FeedingModel(Model):

@@ -10,7 +10,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from toca.engine.cache import NO_CACHE, Cache, LayerCache
+from toca.engine.cache import NO_CACHE, LayerCache, RunCache, UncachedLayer
 from toca.planning.schedule import Bilinear, Cycle
 from toca.planning.spec import Branch, Cost, ModelSpec, Spatial, Stack
 
@@ -46,13 +46,15 @@ def spec(*stacks: Stack, spatial: Mapping[str, Spatial] | None = None, **fields:
 class Block(nn.Module):
     """Attention and an MLP, modulated and gated, as in DiT."""
 
+    uncached = UncachedLayer("attn", "mlp")
+
     def __init__(self) -> None:
         super().__init__()
         self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         self.fc1, self.fc2 = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
         self.modulation = nn.Linear(WIDTH, 6 * WIDTH)
 
-    def forward(self, x: Tensor, c: Tensor, cache: LayerCache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, cache: LayerCache = uncached) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = cache.modulation(self.modulation, F.silu(c))
 
         def attn(x: Tensor) -> Tensor:
@@ -75,7 +77,7 @@ class Model(nn.Module):
         self.stacks = nn.ModuleDict({stack.name: nn.ModuleList(Block() for _ in range(stack.depth)) for stack in spec.stacks})
 
     @torch.no_grad()
-    def forward(self, x: Tensor, t: float, cache: Cache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, t: float, cache: RunCache = NO_CACHE) -> Tensor:
         c = torch.sin(t + torch.arange(WIDTH, dtype=x.dtype)).expand(len(x), -1)
         cache.step(x)
         for name, blocks in self.stacks.items():
@@ -84,6 +86,6 @@ class Model(nn.Module):
         return cache.hidden(x)
 
 
-def run(model: Model, cache: Cache, x: Tensor, num_steps: int) -> list[Tensor]:
+def run(model: Model, cache: RunCache, x: Tensor, num_steps: int) -> list[Tensor]:
     """Outputs of a run whose input drifts from step to step."""
     return [model(x + 0.1 * step, 0.3 * step, cache) for step in range(num_steps)]

@@ -40,13 +40,12 @@ class Recorder:
         """Overhear the engine's ranking."""
         rank = Selector.scores
 
-        def scores(selector: Selector, some: range, base: Tensor | None = None) -> Tensor:
-            found = rank(selector, some, base)
-            ages = selector.tick - 1 - selector.refreshed_at[some.start : some.stop]
+        def scores(selector: Selector, step: int, some: range, ages: Tensor, base: Tensor | None = None) -> Tensor:
+            found = rank(selector, step, some, ages, base)
             stack, branch = "single_blocks" if selector.branch.name == "total" else "double_blocks", selector.branch.name
             for at, layer in enumerate(some):
-                self.scores[selector.step, stack, layer, branch] = found[at].clone()
-                self.ages[selector.step, stack, layer, branch] = ages[at].clone()
+                self.scores[step, stack, layer, branch] = found[at].clone()
+                self.ages[step, stack, layer, branch] = ages[at].clone()
             return found
 
         patch.setattr(Selector, "scores", scores)

@@ -1,3 +1,4 @@
+import copy
 import gc
 import weakref
 from dataclasses import replace
@@ -6,11 +7,11 @@ import pytest
 import torch
 from toy import WIDTH, Model, attn, mlp, run, spec, stack
 
-from toca.engine.cache import NO_CACHE, Cache
+from toca.engine.cache import NO_CACHE, Cache, UncachedLayer
 from toca.engine.slots import gather
 from toca.methods import FORA, DuCa, NoCaching, TaylorSeer, ToCa
 from toca.planning.plan import Kind
-from toca.planning.spec import HIDDEN
+from toca.planning.spec import HIDDEN, RESERVED
 
 STEPS = 8
 METHODS = [FORA(), ToCa(), ToCa(score="kv-norm"), ToCa(score="similarity"), ToCa(score="random"), DuCa(interval=4), TaylorSeer(interval=3)]
@@ -108,10 +109,58 @@ def test_nothing_stays_that_nobody_reads(model, x, method):
 
 
 def test_an_uncached_pass_keeps_nothing_and_calls_every_branch_on_all_tokens(x):
-    assert NO_CACHE.step(x) is None and NO_CACHE.hidden(x) is x
-    assert torch.equal(NO_CACHE.anything(lambda a, b: a + b, x, x), x + x)
-    with pytest.raises(AttributeError):
-        NO_CACHE._private  # noqa: B018  (hasattr and copy look for such names)
+    assert NO_CACHE.step(x) is None and NO_CACHE.hidden(x) is x and not NO_CACHE.precompute_modulation("first", [], x, x)
+    layer = UncachedLayer("attn", "mlp")
+    assert torch.equal(layer.mlp(lambda a, b: a + b, x, x), x + x)
+    assert torch.equal(layer.mlp(lambda a, b, c: a + b - c, x, x, fed=x), x)
+
+
+@pytest.mark.parametrize("open_layer", [UncachedLayer("attn", "mlp"), None], ids=["uncached", "cached"])
+def test_a_branch_that_a_block_misspells_is_an_error(open_layer, x):
+    with Cache(TWO_STACKS, FORA(), STEPS) as cache:
+        cache.step(x)
+        layer = open_layer or next(cache.walk("first", [None, None]))[1]
+        with pytest.raises(AttributeError, match="this layer has no branch 'atn'; it has attn, mlp"):
+            layer.atn(torch.tanh, x)
+        assert not hasattr(layer, "atn") and copy.copy(layer).branches is layer.branches
+
+
+def test_no_branch_takes_the_name_of_something_else(x):
+    with Cache(TWO_STACKS, FORA(), STEPS) as cache:
+        cache.step(x)
+        layer = next(cache.walk("first", [None, None]))[1]
+        assert {name for name in dir(layer) if not name.startswith("_")} == RESERVED
+    assert {name for name in dir(UncachedLayer()) if not name.startswith("_")} <= RESERVED
+
+
+def test_a_stack_of_another_name_is_refused(model, x):
+    with Cache(TWO_STACKS, FORA(), STEPS) as cache:
+        cache.step(x)
+        with pytest.raises(ValueError, match="toy has no stack 'third': call `step` first, then walk first, second"):
+            list(cache.walk("third", []))
+
+
+def test_a_branch_waits_for_what_scores_its_tokens(x):
+    with Cache(TWO_STACKS, ToCa(interval=3), STEPS) as cache:
+        for step in range(2):
+            cache.step(x)
+            layer = next(cache.walk("first", [None, None]))[1]
+            if step == 0:
+                layer.mlp(torch.tanh, x)
+        cache.selector("first", "mlp").ranked[1] = [None, None]
+        with pytest.raises(RuntimeError, match="mlp is called before what scores its tokens"):
+            layer.mlp(torch.tanh, x)
+
+
+def test_only_a_branch_that_is_fed_takes_what_is_fed(x):
+    with Cache(TWO_STACKS, ToCa(interval=3), STEPS) as cache:
+        for step in range(2):
+            cache.step(x)
+            layer = next(cache.walk("first", [None, None]))[1]
+            if step == 0:
+                layer.mlp(torch.add, x, fed=x)
+        with pytest.raises(ValueError, match="no branch feeds mlp"):
+            layer.mlp(torch.add, x, fed=x)
 
 
 # ---- the run --------------------------------------------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ from toy import HEADS, WIDTH, attn, mlp, spec, stack
 
 import toca.engine.attention
 from toca.engine.attention import attention, attention_with_entropy
-from toca.engine.cache import NO_CACHE, Cache, LayerCache
+from toca.engine.cache import NO_CACHE, Cache, LayerCache, RunCache, UncachedLayer
 from toca.methods import FORA, DuCa, Method, NoCaching, ToCa
 from toca.planning.memory import Held, predict
-from toca.planning.ranking import Batch, batches
-from toca.planning.scores import RATINGS, SCORES
+from toca.planning.ranking import Batch, Timeline
+from toca.planning.scores import ALL_SCORES, SCORES
 from toca.planning.spec import ModelSpec
 
 TOKENS, LENGTH, DEPTH, STEPS = 15, 6, 3, 9
@@ -33,12 +33,14 @@ def model_spec(coupled_rows: int = 2) -> ModelSpec:
 
 
 class Block(nn.Module):
+    uncached = UncachedLayer("attn", "cross_attn", "mlp")
+
     def __init__(self) -> None:
         super().__init__()
         self.qkv, self.q, self.kv = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2 * WIDTH)
         self.fc1, self.fc2 = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
 
-    def forward(self, x: Tensor, text: Tensor, mask: Tensor, cache: LayerCache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor, cache: LayerCache = uncached) -> Tensor:
         def attn(x: Tensor) -> Tensor:
             return cache.attend(*self.qkv(x).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)).transpose(1, 2).flatten(2)
 
@@ -61,7 +63,7 @@ class Model(nn.Module):
         self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
 
     @torch.no_grad()
-    def forward(self, x: Tensor, text: Tensor, mask: Tensor, cache: Cache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor, cache: RunCache = NO_CACHE) -> Tensor:
         text = cache.once("text", lambda: self.embed(text))
         cache.step(x)
         for block, layer in cache.walk("blocks", self.blocks):
@@ -177,7 +179,7 @@ def test_frozen_scores_are_ranked_for_the_cycle_and_live_ones_for_a_step():
     layers = range(DEPTH)
 
     def ranked(method: Method, name: str) -> list[list[Batch]]:
-        return batches(method.plan(some, 6), some.stacks[0], some.stacks[0].branch(name), RATINGS["entropy"])
+        return Timeline(method.plan(some, 6), some.stacks[0], some.stacks[0].branch(name), ALL_SCORES["entropy"]).batches
 
     frozen = [[], [Batch(layers, (1, 2))], [], [], [Batch(layers, (4, 5))], []]
     assert [ranked(replace(METHOD, frozen=True), name) for name in ("cross_attn", "mlp")] == [frozen, frozen]
@@ -214,8 +216,8 @@ def test_the_mlp_is_ranked_by_the_entropies_that_its_step_left():
         for step in range(2):
             MODEL(x + 0.2 * step, text, mask, cache)
         mlp = cache.selector("blocks", "mlp")
-        mlp.refreshed_at = torch.zeros_like(mlp.refreshed_at)  # as before the choice: no token was stale
-        order = mlp.scores(range(DEPTH)).argsort(dim=-1, descending=True, stable=True)[..., :4]
+        fresh = torch.zeros_like(mlp.refreshed_at)  # as before the choice: no token was stale
+        order = mlp.scores(1, range(DEPTH), fresh).argsort(dim=-1, descending=True, stable=True)[..., :4]
         for layer in range(DEPTH):
             assert torch.equal(mlp.chosen[layer].view(4, 4)[:2] - torch.tensor([[0], [TOKENS]]), order[layer])
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import attn, mlp, spec, stack
 
-from toca.engine.selection import Selector, hashed_uniform, softmax_bonus, spatial_bonus
+from toca.engine.selection import hashed_uniform, ranked_by, selector_for, softmax_bonus, spatial_bonus
 from toca.methods import ToCa
 from toca.planning.spec import Spatial
 
@@ -83,7 +83,7 @@ def selector(method, steps=6, rows=2, depth=2, uniform=None, **fields):
     blocks = stack(depth=depth, branches=[attn(), mlp(**fields)])
     model = spec(blocks, spatial={"toca": Spatial(0, 0.0)})
     plan = method.plan(model, steps)
-    return Selector(blocks, blocks.branch("mlp"), plan, method.ranking(model), rows, torch.device("cpu"), uniform)
+    return selector_for(plan, blocks, blocks.branch("mlp"), method.ranking(model), rows, torch.device("cpu"), uniform)
 
 
 def chosen(some, layer):
@@ -168,8 +168,17 @@ def test_given_draws_decide_a_random_score():
 
 @pytest.mark.parametrize("method", [ToCa(ratio=0.0), ToCa(ratio=1.0), ToCa(ratio=1.0, upstream_exact=True), ToCa(interval=1)])
 def test_nothing_is_ranked_where_nothing_is_to_choose(method):
-    some = selector(method)
-    assert not some.needed and some.nbytes == 0
+    assert selector(method) is None
+
+
+def test_a_random_score_needs_draws():
+    with pytest.raises(ValueError, match="the score 'random' needs draws"):
+        selector(ToCa(score="random", **TOCA))
+
+
+def test_equals_are_ranked_in_token_order():
+    order, mask = ranked_by(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), torch.tensor([True, True, False, False]))
+    assert order.tolist() == [[1, 2, 3, 0]] and mask.tolist() == [[False, True, True, False]]
 
 
 @quick
@@ -177,7 +186,7 @@ def test_nothing_is_ranked_where_nothing_is_to_choose(method):
 def test_every_row_refreshes_the_planned_number_of_its_best(h, w, ratio, seed):
     method = ToCa(interval=3, ratio=ratio, ratio_schedule="constant")
     some = selector(method, tokens=h * w, grid=(h, w))
-    if some.needed:
+    if some:
         some.begin(0)
         mass = torch.rand(2, h * w, generator=torch.Generator().manual_seed(seed))
         for layer in range(2):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toca.engine.slots import Last, Taylor
+from toca.engine.slots import Last, Taylor, scatter
 from toca.planning.plan import Action, Kind
 
 
@@ -93,7 +93,7 @@ def test_last_keeps_the_tensor_itself_and_refreshes_rows():
     slot, value = Last(), torch.zeros(2, 3, 4)
     slot.put(value, full())
     assert slot.recall(full()) is value and slot.nbytes == 24 * 4
-    slot.refresh(torch.tensor([1, 5]), torch.stack([torch.ones(1, 4), 2 * torch.ones(1, 4)]))  # row 1 of image 0, row 2 of image 1
+    scatter(slot.newest, torch.tensor([1, 5]), torch.stack([torch.ones(1, 4), 2 * torch.ones(1, 4)]))  # token 1 of row 0, token 2 of row 1
     assert value[..., 0].tolist() == [[0, 1, 0], [0, 0, 2]]
 
 

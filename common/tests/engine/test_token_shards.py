@@ -20,6 +20,13 @@ def tokens(*shape):
     return torch.arange(torch.Size(shape).numel(), dtype=torch.float32).view(shape)
 
 
+def written(shards, chosen):
+    """By flat index of the tokens here: which of the values went there."""
+    x = torch.full((2, shards.local(10), 1), -1.0)
+    shards.write(x, chosen, tokens(2, 3, 1))
+    return {place: int(value) for place, value in enumerate(x.flatten().tolist()) if value >= 0}
+
+
 def test_a_group_of_one_has_everything(group):
     shards, x = SequenceShards(group, 3, 5, num_heads=2), tokens(2, 15, 4)
     rows = torch.tensor([3, 1, 14, 15, 16, 20])
@@ -36,9 +43,9 @@ def test_the_last_process_is_filled_up_by_zeros(group, monkeypatch):
     shards, x = SequenceShards(group, 2, 5, num_heads=2), tokens(2, 10, 1) + 1
     assert shards.local(10) == 6
     assert shards.split(x)[..., 0].tolist() == [[4, 5, 0, 9, 10, 0], [14, 15, 0, 19, 20, 0]]
-    written = []
-    rows = torch.tensor([4, 8, 0, 13, 12, 19])  # tokens 4 8 0 of row 0, 3 2 9 of row 1
-    shards.write(rows, tokens(2, 3, 1), lambda rows, values: written.extend((rows.tolist(), values.flatten().tolist())))
-    assert written == [[1, 3, 6, 10], [0, 1, 3, 5]]
+    chosen = torch.tensor([4, 8, 0, 13, 12, 19])  # tokens 4 8 0 of row 0, 3 2 9 of row 1
+    assert written(shards, chosen) == {1: 0, 3: 1, 6: 3, 10: 5}
+    assert written(shards, torch.tensor([0, 4, 1, 13, 12, 15])) == {1: 1, 6: 3}  # the first chosen token lives elsewhere
+    assert written(shards, torch.tensor([0, 1, 2, 10, 11, 12])) == {}
     with pytest.raises(ValueError, match="3 heads do not divide among 2 processes"):
         SequenceShards(group, 2, 5, num_heads=3)

@@ -13,8 +13,7 @@ from toy import Model, attn, mlp, spec, stack
 
 from toca.engine.cache import Cache
 from toca.methods import DuCa, Method, ToCa
-from toca.planning import ranking
-from toca.planning.ranking import TOGETHER, Batch, batches, chosen_counts, spans
+from toca.planning.ranking import TOGETHER, Batch, Timeline, spans
 from toca.planning.scores import SCORES
 from toca.planning.spec import ModelSpec
 
@@ -41,7 +40,8 @@ def ranked_branches(model_spec: ModelSpec, method: Method, steps: int = 13):
     for some in model_spec.stacks:
         for branch in some.branches:
             if branch.tokenwise:
-                yield some, chosen_counts(plan, some, branch, score), batches(plan, some, branch, score)
+                timeline = Timeline(plan, some, branch, score)
+                yield some, timeline.counts, timeline.batches
 
 
 @every_case
@@ -77,8 +77,8 @@ def test_a_cycle_that_reads_as_many_rows_as_there_are_is_cut_and_kept_whole() ->
 
 
 def step_by_step(patch: pytest.MonkeyPatch) -> None:
-    stretches = ranking._stretches
-    patch.setattr(ranking, "_stretches", lambda *args: ((step, (step,)) for _, steps in stretches(*args) for step in steps))
+    stretches = Timeline._stretches
+    patch.setattr(Timeline, "_stretches", lambda *args: ((step, (step,)) for _, steps in stretches(*args) for step in steps))
 
 
 @every_case

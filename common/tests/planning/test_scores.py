@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from toca.planning.scores import RATINGS, SCORES, change, input_norm, normalised, received_share, small_values, undecided
+from toca.planning.scores import ALL_SCORES, SCORES, change, input_norm, normalised, received_share, small_values, undecided
 
 
 def test_the_published_scores_are_there_and_say_what_they_look_at():
@@ -51,7 +51,7 @@ def test_lengths_of_heads_are_averaged():
 
 def test_norms_and_entropies_are_normalised_when_tokens_are_ranked():
     base = torch.tensor([[2.0, 3.0]])
-    assert {name for name, score in RATINGS.items() if score.rating} == {"kv-norm", "k-norm", "v-norm", "entropy"}
-    torch.testing.assert_close(SCORES["v-norm"].rating(base), normalised(base))
-    torch.testing.assert_close(RATINGS["entropy"].rating(base), torch.tensor([[0.6, 0.8]]))
+    assert {name for name, score in ALL_SCORES.items() if score.scale} == {"kv-norm", "k-norm", "v-norm", "entropy"}
+    torch.testing.assert_close(SCORES["v-norm"].scale(base), normalised(base))
+    torch.testing.assert_close(ALL_SCORES["entropy"].scale(base), torch.tensor([[0.6, 0.8]]))
     assert undecided(torch.tensor([0.0, 2.0])).diff() > 0

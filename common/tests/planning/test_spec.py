@@ -2,7 +2,7 @@ import pytest
 from toy import attn, mlp, spec, stack
 
 from toca.planning.schedule import Bilinear
-from toca.planning.spec import Cost
+from toca.planning.spec import Branch, Cost
 
 
 def test_a_cost_is_fixed_plus_per_token():
@@ -29,3 +29,9 @@ def test_specs_are_plain_data():
     assert spec(stack(branches=[attn(9), mlp(9, (3, 3))])) == spec(stack(branches=[attn(9), mlp(9, (3, 3))]))
     with pytest.raises(AttributeError):
         spec().name = "other"
+
+
+@pytest.mark.parametrize("name", ["stack", "once", "_attn", "cross-attn", "2nd", ""])
+def test_a_branch_has_a_name_that_a_block_can_call(name):
+    with pytest.raises(ValueError, match=f"no branch can be called {name!r}"):
+        Branch(name, 4, 8, {})

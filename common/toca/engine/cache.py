@@ -1,151 +1,51 @@
-"""The one stateful object of a cached run, and the interface that a model's blocks see."""
+"""The one stateful object of a cached run, and the interface that a model and its blocks see, with or without a cache."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-import torch.nn as nn
 from torch import Tensor
 
 from toca.engine.attention import attention, attention_with_entropy, attention_with_mass
 from toca.engine.modulation import Linears, ModulationTable, all_chunks, some_chunks
-from toca.engine.selection import Selector, Uniform, hashed_uniform
+from toca.engine.selection import Selector, Uniform, hashed_uniform, selector_for
 from toca.engine.slots import Last, Slot, Taylor
 from toca.engine.token_shards import WHOLE, Whole
 from toca.planning.memory import MODULATION_BUDGET, ONCE_BUDGET, Held, layers_once, table_elements
-from toca.planning.method import Method
+from toca.planning.method import Method, Ranking
 from toca.planning.plan import Action, Kind, chunks_needed
-from toca.planning.scores import RATINGS
-from toca.planning.spec import HIDDEN, Branch, ModelSpec, Stack
+from toca.planning.spec import HIDDEN, Branch, ModelSpec, Stack, check_branch_names
 
-BranchFunction = Callable[..., Tensor]
 Chunks = Sequence[Any]  # of Tensor (R, 1, D); None where the step reads no such chunk
 
 
-class NoCache:
-    """The interface of `Cache` and `LayerCache` for an uncached pass: every branch runs on all tokens, nothing is stored."""
-
-    def step(self, x: Tensor) -> None:
-        pass
-
-    def walk(self, stack: str, blocks: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, NoCache]]:
-        return zip(blocks, itertools.repeat(self))
-
-    def hidden(self, x: Tensor) -> Tensor:
-        return x
-
-    def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
-        return f()
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **for_scores: Callable[[], Tensor]) -> Tensor:
-        return attention(q, k, v, mask)
-
-    def modulation(self, linears: Linears, activated: Tensor) -> Chunks:
-        return all_chunks(linears, activated)
-
-    def __getattr__(self, branch: str) -> BranchFunction:
-        if branch.startswith("_"):
-            raise AttributeError(branch)
-        return _run_branch
-
-
-def _run_branch(f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None) -> Tensor:
-    return f(x, *per_token)
-
-
-NO_CACHE: Any = NoCache()
-
-
-class BranchCache:
-    """One branch of one layer: `cache.mlp(f, x)` runs f on all tokens, on the selected ones, or not at all, as the plan says."""
-
-    def __init__(
-        self, layer: LayerCache, branch: Branch, slot: Slot, selector: Selector | None, reader: Selector | None, keeps_input: bool
-    ) -> None:
-        """selector: ranks this branch's tokens. reader: those of the branch that alone reads this one."""
-        self.layer, self.branch, self.slot, self.selector, self.reader = layer, branch, slot, selector, reader
-        self.reference = Last() if keeps_input else None  # every token's input when it was last computed
-        self.action = Action(Kind.FULL)
-        self.rows: Tensor | None = None  # flat (R * K,), while single tokens are computed
+class BranchFunction(Protocol):
+    """`cache.mlp(f, x)`: a branch on all tokens, on the chosen ones, or not at all."""
 
     def __call__(
-        self, f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None
-    ) -> Tensor | None:
-        """f: (R, K, C), *(R, K, ...) -> (R, K, C'). x: (R, N, C); per_token: (R, N, ...), gathered alongside x, or from a branch that feeds
-        this one (R, K, ...). Returns (R, N, C'), of a branch that only feeds another maybe the K rows alone that it reads, or None where
-        that computes nothing.
+        self,
+        f: Callable[..., Tensor],
+        x: Tensor,
+        *per_token: Tensor,
+        fed: Tensor | None = None,
+        score_input: Callable[[], Tensor] | None = None,
+    ) -> Any:
+        """The output (R, N, C'); of a branch that feeds another the tokens alone that it reads, or None where it reads none.
 
-        rated: what the published code rates tokens by where a score looks at inputs, if that is not x.
+        f: (R, K, C), *(R, K, ...) -> (R, K, C'), of x, of everything per token and of what is fed, in this order.
+        x: (R, N, C).
+        per_token: (R, N, ...) beside x.
+        fed: the output of the branch that feeds this one (`Branch.feeds`), as it came.
+        score_input: gives what the published code scores tokens on where a score looks at inputs, if that is not x.
         """
-        action = self.action
-        if action.kind is Kind.SKIP:
-            return None  # its only reader computes nothing
-        if action.kind is Kind.FULL or action.tokens == self.branch.tokens:
-            return self._full(f, x, *per_token)
-        if action.kind is Kind.PARTIAL:
-            self._refresh(f, x, *per_token, rated=rated)
-        if self.reference:
-            self.reference.recall(action)  # goes when the output goes
-        return self.slot.recall(action)
-
-    def _full(self, f: BranchFunction, x: Tensor, *per_token: Tensor) -> Tensor:
-        self.slot.prepare(self.action)
-        if self.reference:
-            self.reference.prepare(self.action)
-        self.layer.running = self
-        value = f(x, *per_token)
-        self.layer.running = None
-        if value.shape[1] != self.layer.cache.shards.local(self.branch.tokens):
-            raise RuntimeError(f"the spec says {self.branch.tokens} tokens in {self.branch.name}, got {value.shape[1]}")
-        self.slot.put(value, self.action)
-        if self.reference:
-            self.reference.put(x, self.action)
-        if self.reader and (batch := self.reader.packed_with(self.layer.index)):
-            for layer in batch.layers:
-                self.layer.peer(layer, self.branch.name).slot.pack(self.reader.ranked[step][layer] for step in batch.steps)
-        return value
-
-    def _refresh(self, f: BranchFunction, x: Tensor, *per_token: Tensor, rated: Callable[[], Tensor] | None = None) -> None:
-        if self.selector.score.from_input:
-            against = self.reference or self.slot
-            seen = rated() if rated and self.selector.ranking.upstream_exact else x
-            join = self.layer.cache.shards.join
-            self.selector.look(self.layer.index, join(seen), join(against.value) if isinstance(against, Last) else None)
-        rows, shards = self.selector.chosen[self.layer.index], self.layer.cache.shards
-        selected = shards.take(x, rows)
-        beside = [shards.take(t, rows) if t.shape[1] == x.shape[1] else t for t in per_token]
-        self.layer.running, self.rows = self, rows
-        values = f(selected, *beside)
-        self.layer.running = self.rows = None
-        shards.write(rows, shards.collect(values, rows), self.slot.refresh)
-        if self.reference:
-            shards.write(rows, shards.collect(selected, rows), self.reference.refresh)
 
 
-class LayerCache:
-    """What one block sees: its branches by name (`cache.attn`, `cache.mlp`, ...), `attend` and `modulation`."""
+class LayerCache(Protocol):
+    """What a block sees: its branches by name (`cache.attn`, `cache.mlp`, ...) and three helpers."""
 
-    def __init__(self, cache: Cache, stack: Stack, index: int, selectors: dict[str, Selector]) -> None:
-        self.cache, self.stack, self.index = cache, stack, index
-        self.running: BranchCache | None = None
-        self.branches: list[BranchCache] = []
-        for branch in stack.branches:
-            selector = selectors.get(branch.name)
-            slot = Taylor() if cache.method.forecasts else Last()
-            keeps_input = selector is not None and selector.score.observes == "change" and not selector.ranking.upstream_exact
-            self.branches.append(BranchCache(self, branch, slot, selector, selectors.get(branch.feeds), keeps_input))
-            setattr(self, branch.name, self.branches[-1])
-        self.rates = {
-            branch.name: [s for s in selectors.values() if s.scorer == branch.name]
-            for branch in stack.branches
-        }
-
-    def peer(self, layer: int, branch: str) -> BranchCache:
-        """A branch of another layer of the stack."""
-        return getattr(self.cache._layers[self.stack.name][layer], branch)
+    def __getattr__(self, branch: str) -> BranchFunction: ...
 
     def attend(
         self,
@@ -156,17 +56,243 @@ class LayerCache:
         keys: Callable[[], Tensor] | None = None,
         values: Callable[[], Tensor] | None = None,
     ) -> Tensor:
-        """Attention (R, H, N, d) of the running branch, which also rates the tokens if the plan reads that.
+        """Attention (R, H, N, d) of the running branch, which also scores the tokens if the plan reads that.
 
-        keys: gives k as it was before normalisation and rotation, which the score k-norm rates; by default k itself.
+        mask: (R, L) bool, the keys that take part; by default all.
+        keys: gives k as it was before normalisation and rotation, which the score k-norm looks at; by default k itself.
         values: v likewise, for the scores kv-norm and v-norm. Where attention runs in groups of tokens, such as frames, both give all
-        tokens, in the branch's order. mask: (R, L) bool, the keys that take part; by default all.
+            tokens, in the branch's order.
         """
+
+    def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
+        """f(), computed at the first call of the run and kept to its end, if what all layers keep fits the cache's budget: for what no
+        step changes, such as keys and values of a text. The spec says its size (`Stack.once`)."""
+
+    def modulation(self, linears: Linears, activated: Tensor) -> Chunks:
+        """Chunks (R, 1, D) of the layer's linears of activated, SiLU of the conditioning (R, D); None where this step reads none."""
+
+
+class RunCache(Protocol):
+    """What a model sees."""
+
+    def step(self, x: Tensor) -> None:
+        """Advance to the next model call; x (R, N, C) are the embedded tokens of the first stack."""
+
+    def walk(self, stack: str, blocks: Iterable[Any]) -> Iterator[tuple[Any, LayerCache]]:
+        """(block, its cache) for every layer of the stack that runs at this step."""
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The hidden state after the last stack: x, or the stored one if this step skipped the layers."""
+
+    def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
+        """f(), computed at the first call of the run and kept to its end: for what no step changes, such as an embedded text."""
+
+    def precompute_modulation(self, stack: str, linears: Sequence[Linears], activated: Tensor, row_of: Tensor) -> bool:
+        """Compute the modulations of all steps now, if they fit the budget; returns whether they did.
+
+        linears: those of every layer.
+        activated: (S, U, D) for all steps and U distinct rows.
+        row_of: (R,) maps rows to distinct ones.
+        """
+
+
+# ---- without a cache ------------------------------------------------------------------------------------------------------------------
+
+
+def _all_tokens(
+    f: Callable[..., Tensor],
+    x: Tensor,
+    *per_token: Tensor,
+    fed: Tensor | None = None,
+    score_input: Callable[[], Tensor] | None = None,
+) -> Tensor:
+    return f(x, *per_token) if fed is None else f(x, *per_token, fed)
+
+
+class Branches:
+    """Branches as attributes; any other name is an AttributeError."""
+
+    def __init__(self, branches: Mapping[str, BranchFunction]) -> None:
+        self.branches = branches
+
+    def __getattr__(self, name: str) -> BranchFunction:
+        branches = vars(self).get("branches", {})
+        if name in branches:
+            return branches[name]
+        raise AttributeError(f"this layer has no branch {name!r}; it has {', '.join(branches) or 'none'}")
+
+
+class UncachedLayer(Branches):
+    """A block's cache in an uncached pass: every branch runs on all tokens, nothing is stored.
+
+    A block names its branches by one, as its class attribute `uncached`, which is also the default of its argument `cache`.
+    Raises ValueError on a name that no branch may have.
+    """
+
+    def __init__(self, *branches: str) -> None:
+        check_branch_names(branches)
+        super().__init__(dict.fromkeys(branches, _all_tokens))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **for_scores: Callable[[], Tensor] | None) -> Tensor:
+        return attention(q, k, v, mask)
+
+    def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
+        return f()
+
+    def modulation(self, linears: Linears, activated: Tensor) -> Chunks:
+        return all_chunks(linears, activated)
+
+
+class NoCache:
+    """A model's cache in an uncached pass."""
+
+    def step(self, x: Tensor) -> None:
+        pass
+
+    def walk(self, stack: str, blocks: Iterable[Any]) -> Iterator[tuple[Any, LayerCache]]:
+        return ((block, block.uncached) for block in blocks)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        return x
+
+    def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
+        return f()
+
+    def precompute_modulation(self, stack: str, linears: Sequence[Linears], activated: Tensor, row_of: Tensor) -> bool:
+        return False
+
+
+NO_CACHE: RunCache = NoCache()
+UNCACHED: LayerCache = UncachedLayer()  # of parts of blocks, which have no branches
+
+
+# ---- with one -------------------------------------------------------------------------------------------------------------------------
+
+
+class BranchCache:
+    """One branch of one layer, as `BranchFunction` says: on all tokens, on the chosen ones, or not at all, as the plan says."""
+
+    def __init__(self, layer: CachedLayer, branch: Branch, selector: Selector | None, reader: Selector | None) -> None:
+        """selector: ranks this branch's tokens. reader: those of the branch that this one feeds."""
+        self.layer, self.branch, self.selector, self.reader = layer, branch, selector, reader
+        self.slot: Slot = Taylor() if layer.cache.method.forecasts else Last()
+        self.reference = Last() if selector and selector.ranking.keeps_input else None  # every token's input when it was last computed
+        self.action = Action(Kind.FULL)
+        self.chosen: Tensor | None = None  # flat (R * K,), while they alone are computed
+
+    def __call__(
+        self,
+        f: Callable[..., Tensor],
+        x: Tensor,
+        *per_token: Tensor,
+        fed: Tensor | None = None,
+        score_input: Callable[[], Tensor] | None = None,
+    ) -> Tensor | None:
+        action = self.action
+        if action.kind is Kind.SKIP:
+            return None  # what it feeds computes nothing
+        if action.kind is Kind.FULL or action.tokens == self.branch.tokens:
+            return self._full(f, x, *per_token) if fed is None else self._full(f, x, *per_token, fed)
+        if self.selector and action.kind is Kind.PARTIAL:
+            self._refresh(self.selector, f, x, per_token, fed, score_input)
+        if self.reference:
+            self.reference.recall(action)  # goes when the output goes
+        return self.slot.recall(action)
+
+    def _full(self, f: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
+        self.slot.prepare(self.action)
+        if self.reference:
+            self.reference.prepare(self.action)
+        value = self._compute(f, None, x, *others)
+        self._check(value)
+        self.slot.put(value, self.action)
+        if self.reference:
+            self.reference.put(x, self.action)
+        if self.reader:
+            self._pack(self.reader)
+        return value
+
+    def _refresh(
+        self,
+        selector: Selector,
+        f: Callable[..., Tensor],
+        x: Tensor,
+        per_token: Sequence[Tensor],
+        fed: Tensor | None,
+        score_input: Callable[[], Tensor] | None,
+    ) -> None:
+        shards = self.layer.cache.shards
+        if selector.score.from_input:
+            self._look(selector, score_input() if score_input and selector.ranking.upstream_exact else x)
+        chosen = selector.chosen[self.layer.index]
+        if chosen is None:
+            raise RuntimeError(f"{self.branch.name} is called before what scores its tokens")
+        others = [shards.take(t, chosen) for t in per_token]
+        if fed is not None:
+            others.append(fed if self._fed_chosen() else shards.take(fed, chosen))
+        selected = shards.take(x, chosen)
+        values = self._compute(f, chosen, selected, *others)
+        shards.write(self.slot.newest, chosen, shards.collect(values, chosen))
+        if self.reference:
+            shards.write(self.reference.newest, chosen, shards.collect(selected, chosen))
+
+    def _compute(self, f: Callable[..., Tensor], chosen: Tensor | None, *inputs: Tensor) -> Tensor:
+        """f, while `LayerCache.attend` knows whose attention it computes, of which tokens."""
+        self.layer.running, self.chosen = self, chosen
+        value = f(*inputs)
+        self.layer.running = self.chosen = None
+        return value
+
+    def _check(self, value: Tensor) -> None:
+        if value.shape[1] != self.layer.cache.shards.local(self.branch.tokens):
+            raise RuntimeError(f"the spec says {self.branch.tokens} tokens in {self.branch.name}, got {value.shape[1]}")
+
+    def _look(self, selector: Selector, seen: Tensor) -> None:
+        """Rank the layer by its input, against that of the last refresh or, as published, the stored output."""
+        join, against = self.layer.cache.shards.join, self.reference or self.slot
+        selector.look(self.layer.index, join(seen), join(against.newest) if selector.score.observes == "change" else None)
+
+    def _fed_chosen(self) -> bool:
+        """Whether what feeds this branch comes as the chosen tokens alone."""
+        feeder = self.layer.stack.feeder(self.branch)
+        if feeder is None:
+            raise ValueError(f"the spec says that no branch feeds {self.branch.name}: what goes beside its tokens is not `fed`")
+        return self.layer.branches[feeder.name].slot.packed
+
+    def _pack(self, reader: Selector) -> None:
+        """Once the last layer of a batch is ranked, all of them keep the tokens alone that their reader has chosen."""
+        if batch := reader.packed_with(self.layer.index):
+            for layer in batch.layers:
+                slot = self.layer.peers[layer].branches[self.branch.name].slot
+                slot.pack([reader.ranked[step][layer] for step in batch.steps])
+
+
+class CachedLayer(Branches):
+    """A block's cache in a cached run."""
+
+    branches: dict[str, BranchCache]
+
+    def __init__(self, cache: Cache, stack: Stack, peers: Sequence[CachedLayer], selectors: Mapping[str, Selector]) -> None:
+        """peers: all layers of the stack; those before this one so far. selectors: by branch, of the whole stack."""
+        self.cache, self.stack, self.peers, self.index = cache, stack, peers, len(peers)
+        self.running: BranchCache | None = None
+        self.observers = {b.name: [s for s in selectors.values() if s.scorer == b.name] for b in stack.branches}  # of its attention
+        super().__init__({b.name: BranchCache(self, b, selectors.get(b.name), selectors.get(b.feeds)) for b in stack.branches})
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        keys: Callable[[], Tensor] | None = None,
+        values: Callable[[], Tensor] | None = None,
+    ) -> Tensor:
         running = self.running
-        selectors = self.rates[running.branch.name] if running and running.action.score else ()
-        if not selectors:
+        observers = self.observers[running.branch.name] if running and running.action.score else ()
+        if not observers:
             return attention(q, k, v, mask)
-        observes = selectors[0].score.observes
+        observes = observers[0].score.observes
         if observes == "mass":
             out, seen = attention_with_mass(q, k, v)
         elif observes == "entropy":
@@ -174,17 +300,14 @@ class LayerCache:
         else:
             given, own = (values, v) if observes == "values" else (keys, k)
             out, seen = attention(q, k, v, mask), given() if given else own
-        for selector in selectors:
-            selector.observe(self.index, seen, running.rows, self.cache.shards)
+        for selector in observers:
+            selector.observe(self.index, seen, running.chosen, self.cache.shards)
         return out
 
     def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
-        """f(), computed at the first call of the run and kept to its end, if what all layers keep fits the cache's budget: for what no
-        step changes, such as keys and values of a text. The spec says its size (`Stack.once`)."""
         return self.cache.once(f"{self.stack.name}.{self.index}.{name}", f) if self.cache.layers_keep else f()
 
     def modulation(self, linears: Linears, activated: Tensor) -> Chunks:
-        """Chunks (R, 1, D) of the layer's linears of activated, SiLU of the conditioning (R, D); None where this step reads none."""
         step = self.cache.index
         if table := self.cache.modulations.get(self.stack.name):
             return table.at(step, self.index)
@@ -199,8 +322,9 @@ class Cache:
 
     seeds: one per image, for scores that draw (rows beyond them repeat, so that both guidance halves draw alike).
     uniform: replaces those draws, (step, layers) -> (layers, R, N); by (stack, branch), or the branch's name, where there are several.
-    modulation_budget: bytes that precomputed modulations of all stacks may take together. once_budget: bytes for what all layers compute
-    once, which they otherwise compute whenever they need it. shards: where the tokens live, if not all here; x is of those that do.
+    modulation_budget: bytes that precomputed modulations of all stacks may take together.
+    once_budget: bytes for what all layers compute once, which they otherwise compute whenever they need it.
+    shards: where the tokens live, if not all here; x is of those that do.
     Raises RuntimeError when called more often than num_steps, after it closed, with another shape, or while gradients are recorded.
     """
 
@@ -226,9 +350,9 @@ class Cache:
         self._seeds, self._uniform, self._modulation_budget, self._once_budget = seeds, uniform, modulation_budget, once_budget
         self._shape: torch.Size | None = None
         self._closed = False
-        self._layers: dict[str, list[LayerCache]] = {}
+        self._layers: dict[str, list[CachedLayer]] = {}
         self._selectors: list[Selector] = []
-        self._row_seeds: Tensor | None = None
+        self._row_seeds: Tensor | None = None  # (R,), if the cache draws itself
         self._hidden = Last()
         self._once: dict[str, Tensor] = {}
         self._chunks: dict[tuple[str, int, int], tuple[int, ...]] = {}
@@ -245,27 +369,27 @@ class Cache:
         self._layers, self._selectors, self.modulations, self._row_seeds, self._hidden, self._once = {}, [], {}, None, Last(), {}
 
     def step(self, x: Tensor) -> None:
-        """Advance to the next model call; x (R, N, C) are the embedded tokens of the first stack."""
         self._check(x)
         if self._shape is None:
             self._allocate(x)
         self.index += 1
-        row = self.plan.steps[self.index]
-        for name, layers in self._layers.items():
+        actions = self.plan.steps[self.index]
+        for stack, layers in self._layers.items():
             for layer in layers:
-                for branch in layer.branches:
-                    branch.action = row[name, layer.index, branch.branch.name]
+                for name, branch in layer.branches.items():
+                    branch.action = actions[stack, layer.index, name]
         for selector in self._selectors:
             selector.begin(self.index)
 
-    def walk(self, stack: str, blocks: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, LayerCache]]:
-        """(block, its cache) for every layer of the stack that runs at this step."""
+    def walk(self, stack: str, blocks: Iterable[Any]) -> Iterator[tuple[Any, LayerCache]]:
+        if stack not in self._layers:
+            raise ValueError(f"{self.spec.name} has no stack {stack!r}: call `step` first, then walk {', '.join(self._layers) or 'any'}")
+        running = self.plan.running[self.index][stack]
         for block, layer in zip(blocks, self._layers[stack], strict=True):
-            if any(branch.action.kind is not Kind.SKIP for branch in layer.branches):
+            if layer.index in running:
                 yield block, layer
 
     def hidden(self, x: Tensor) -> Tensor:
-        """The hidden state after the last stack: x, or the stored one if this step skipped the layers."""
         action = self.plan.steps[self.index][HIDDEN]
         if action.kind is not Kind.FULL:
             return self._hidden.recall(action)
@@ -275,16 +399,11 @@ class Cache:
         return x
 
     def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
-        """f(), computed at the first call of the run and kept to its end: for what no step changes, such as an embedded text."""
         if name not in self._once:
             self._once[name] = f()
         return self._once[name]
 
     def precompute_modulation(self, stack: str, linears: Sequence[Linears], activated: Tensor, row_of: Tensor) -> bool:
-        """Compute the modulations of all steps now, if they fit the budget; returns whether they did.
-
-        linears: those of every layer; activated: (S, U, D) for all steps and U distinct rows; row_of: (R,) maps rows to distinct ones.
-        """
         size = table_elements(self.plan, self.spec.stack(stack)) * len(row_of) * activated.element_size()
         if size + self.held.modulation > self._modulation_budget:
             return False
@@ -306,7 +425,7 @@ class Cache:
     @property
     def held(self) -> Held:
         """Bytes held now, by part."""
-        branches = [branch for layers in self._layers.values() for layer in layers for branch in layer.branches]
+        branches = [branch for layers in self._layers.values() for layer in layers for branch in layer.branches.values()]
         seeds = 0 if self._row_seeds is None else self._row_seeds.nbytes
         return Held(
             outputs=sum(branch.slot.nbytes for branch in branches),
@@ -319,7 +438,7 @@ class Cache:
 
     def selector(self, stack: str, branch: str) -> Selector | None:
         """The ranking state of a branch, for inspection; None if the plan selects no tokens there."""
-        return getattr(self._layers[stack][0], branch).selector
+        return self._layers[stack][0].branches[branch].selector
 
     def _check(self, x: Tensor) -> None:
         if self._closed:
@@ -335,28 +454,38 @@ class Cache:
             raise RuntimeError(f"the spec says {self.shards.local(tokens)} tokens of width {width}, got {tuple(x.shape[1:])}")
 
     def _allocate(self, x: Tensor) -> None:
-        rows, seeds = x.shape[0], list(self._seeds or range(x.shape[0]))
-        if rows % len(seeds):
-            raise ValueError(f"{len(seeds)} seeds do not divide {rows} batch rows")
+        """Make what the first x decides the shape of."""
+        rows = x.shape[0]
         if rows % self.spec.coupled_rows:
             raise ValueError(f"the spec says an image has {self.spec.coupled_rows} rows, got a batch of {rows}")
-        self.layers_keep = layers_once(self.spec, rows, x.element_size()) <= self._once_budget
+        seeds = self._seeds_of_rows(rows)
         self._shape = x.shape
+        self.layers_keep = layers_once(self.spec, rows, x.element_size()) <= self._once_budget
         ranking = self.method.ranking(self.spec)
-        if ranking and RATINGS[ranking.score].random and not self._uniform:
-            self._row_seeds = torch.tensor(seeds, device=x.device).repeat(rows // len(seeds))
+        if ranking and ranking.rule.random and not self._uniform:
+            self._row_seeds = torch.tensor(seeds, device=x.device)
         for stack in self.spec.stacks:
-            selectors = {}
-            for branch in stack.branches if ranking else ():
-                if branch.tokenwise:
-                    uniform = self._uniform
-                    if isinstance(uniform, Mapping):
-                        key = (stack.name, branch.name)
-                        uniform = uniform[key if key in uniform else branch.name]
-                    if self._row_seeds is not None:
-                        uniform = hashed_uniform(self._row_seeds, branch.tokens)
-                    selector = Selector(stack, branch, self.plan, ranking, rows, x.device, uniform)
-                    if selector.needed:
-                        selectors[branch.name] = selector
+            selectors = self._selectors_of(stack, ranking, rows, x.device)
             self._selectors += selectors.values()
-            self._layers[stack.name] = [LayerCache(self, stack, index, selectors) for index in range(stack.depth)]
+            self._layers[stack.name] = layers = []
+            for _ in range(stack.depth):
+                layers.append(CachedLayer(self, stack, layers, selectors))
+
+    def _seeds_of_rows(self, rows: int) -> list[int]:
+        seeds = list(self._seeds or range(rows))
+        if rows % len(seeds):
+            raise ValueError(f"{len(seeds)} seeds do not divide {rows} batch rows")
+        return seeds * (rows // len(seeds))
+
+    def _selectors_of(self, stack: Stack, ranking: Ranking | None, rows: int, device: torch.device) -> dict[str, Selector]:
+        """What ranks the tokens of a stack's branches, by branch, where the plan chooses between them."""
+        made = {b.name: selector_for(self.plan, stack, b, ranking, rows, device, self._draws(stack, b)) for b in stack.branches}
+        return {name: selector for name, selector in made.items() if selector}
+
+    def _draws(self, stack: Stack, branch: Branch) -> Uniform | None:
+        """The draws of scores that need any."""
+        if self._row_seeds is not None:
+            return hashed_uniform(self._row_seeds, branch.tokens)
+        if isinstance(self._uniform, Mapping):
+            return self._uniform.get((stack.name, branch.name)) or self._uniform.get(branch.name)
+        return self._uniform

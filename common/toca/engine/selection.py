@@ -12,8 +12,7 @@ from torch import Tensor
 from toca.engine.token_shards import WHOLE, Whole
 from toca.planning.method import Ranking
 from toca.planning.plan import Kind, Plan
-from toca.planning.ranking import Batch, batches, chosen_counts, spans
-from toca.planning.scores import RATINGS
+from toca.planning.ranking import Batch, Timeline, spans
 from toca.planning.spec import Branch, Stack
 
 Uniform = Callable[[int, range], Tensor]  # (step, layers) -> (layers, R, N) draws in [0, 1)
@@ -65,36 +64,49 @@ def hashed_uniform(seeds: Tensor, tokens: int) -> Uniform:
     return draw
 
 
+def ranked_by(scores: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (..., N) by descending score, equals in their order, and a mask (..., N) of those at the places that are `chosen`, bool."""
+    order = scores.sort(dim=-1, descending=True, stable=True).indices
+    return order, torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, chosen.expand_as(order))
+
+
+def selector_for(
+    plan: Plan, stack: Stack, branch: Branch, ranking: Ranking | None, rows: int, device: torch.device, uniform: Uniform | None = None
+) -> Selector | None:
+    """What ranks the tokens of a branch; None if the plan never chooses between them. uniform: the draws of scores that need any."""
+    if ranking is None or not plan.selects(stack, branch):
+        return None
+    return Selector(Timeline(plan, stack, branch, ranking.rule), ranking, rows, device, uniform)
+
+
 class Selector:
     """Ranks the tokens of one branch in every layer of a stack, for whole cycles ahead where it can, and keeps their staleness.
 
-    `chosen[layer]`: flat row indices (R * K,) into (R * N) of the tokens to refresh at the current step; `ranked[step]`: the same of
-    that step. uniform: the draws of scores that need any.
+    `chosen[layer]`: the tokens to refresh at the current step, as flat indices (R * K,) into (R * N); `ranked[step]`: the same of that
+    step. Rows that are scored together choose the same tokens: `distinct` of all rows choose for themselves, the others repeat them.
     """
 
-    def __init__(
-        self, stack: Stack, branch: Branch, plan: Plan, ranking: Ranking, rows: int, device: torch.device, uniform: Uniform | None
-    ) -> None:
-        self.branch, self.ranking, self.score, self.uniform = branch, ranking, RATINGS[ranking.score], uniform
-        actions = [[row[stack.name, layer, branch.name] for layer in range(stack.depth)] for row in plan.steps]
-        self.counts = chosen_counts(plan, stack, branch, self.score)
-        self.needed = any(0 < count < branch.tokens for step in self.counts for count in step)
-        if not self.needed:
-            return
-        whole = [[a.kind is Kind.FULL or a.tokens == branch.tokens for a in step] for step in actions]
+    def __init__(self, timeline: Timeline, ranking: Ranking, rows: int, device: torch.device, uniform: Uniform | None) -> None:
+        plan, depth = timeline.plan, timeline.stack.depth
+        self.branch, self.ranking, self.score, self.uniform = timeline.branch, ranking, timeline.score, uniform
+        if self.score.random and uniform is None:
+            raise ValueError(f"the score {ranking.score!r} needs draws")
+        tokens = self.branch.tokens
+        actions = [[timeline.action(step, layer) for layer in range(depth)] for step in range(plan.num_steps)]
+        whole = [[a.kind is Kind.FULL or a.tokens == tokens for a in step] for step in actions]
         self.whole = [list(spans([layer for layer, computed in enumerate(step) if computed])) for step in whole]
-        self.ticks = list(accumulate(int(any(a.kind in (Kind.PARTIAL, Kind.REUSE) for a in step)) for step in actions))
-        self.batches = batches(plan, stack, branch, self.score)
-        self.scorer = branch.scorer(self.score.observes) if self.score.from_attention else None
-        self.rows = rows // plan.spec.rated_together(self.score)  # of scores and choices; the others repeat them
+        self.ticks = list(accumulate(int(any(a.kind in (Kind.PARTIAL, Kind.REUSE) for a in step)) for step in actions))  # cached steps
+        self.batches, self.counts = timeline.batches, timeline.counts
+        self.scorer = self.branch.scorer(self.score.observes) if self.score.from_attention else None
+        self.rows, self.distinct = rows, rows // plan.spec.scored_together(self.score)
         self.count_table = torch.tensor(self.counts, device=device)[:, :, None, None]  # (S, L, 1, 1)
-        self.position = torch.arange(branch.tokens, device=device)
-        self.row_offset = torch.arange(rows, device=device)[:, None] * branch.tokens
-        self.base = torch.zeros(stack.depth if self.score.from_attention else 0, self.rows, branch.tokens, device=device)
-        self.refreshed_at = torch.zeros(stack.depth, self.rows, branch.tokens, dtype=torch.int32, device=device)
-        self.step = self.tick = 0
-        self.ranked: list[list[Tensor | None]] = [[None] * stack.depth for _ in plan.steps]
-        self._coming: list[list[tuple[slice, Tensor]]] = [[] for _ in plan.steps]  # layers and the mask of what they will refresh
+        self.position = torch.arange(tokens, device=device)
+        self.row_offset = torch.arange(rows, device=device)[:, None] * tokens
+        self.base = torch.zeros(depth if self.score.from_attention else 0, self.distinct, tokens, device=device)
+        self.refreshed_at = torch.zeros(depth, self.distinct, tokens, dtype=torch.int32, device=device)  # in ticks
+        self.step = 0
+        self.ranked: list[list[Tensor | None]] = [[None] * depth for _ in actions]
+        self._coming: list[list[tuple[slice, Tensor]]] = [[] for _ in actions]  # layers, and the mask of what they will refresh
 
     @property
     def chosen(self) -> list[Tensor | None]:
@@ -103,41 +115,42 @@ class Selector:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors held."""
-        if not self.needed:
-            return 0
-        ranked = [rows for step in self.ranked for rows in step if rows is not None]
+        ranked = [chosen for step in self.ranked for chosen in step if chosen is not None]
         masks = [mask for step in self._coming for _, mask in step]
         return sum(t.nbytes for t in (self.base, self.refreshed_at, self.count_table, self.position, self.row_offset, *ranked, *masks))
 
     @property
     def staleness(self) -> Tensor:
-        """(L, R, N) cached steps since every token was last computed."""
-        return self.tick - self.refreshed_at
+        """(L, R', N) cached steps since every token was last computed, of the distinct rows."""
+        return self.ticks[self.step] - self.refreshed_at
 
     def begin(self, step: int) -> None:
         """Open a step: staleness grows, what it computes becomes fresh, and layers whose scores are known are ranked together."""
         if step:
             self.ranked[step - 1] = [None] * len(self.chosen)
-        self._at(step)
+        self.step, tick = step, self.ticks[step]
         for layers in self.whole[step]:
-            self.refreshed_at[layers.start : layers.stop] = self.tick
+            self.refreshed_at[layers.start : layers.stop] = tick
         for span, mask in self._coming[step]:
-            self.refreshed_at[span].masked_fill_(mask, self.tick)
+            self.refreshed_at[span].masked_fill_(mask, tick)
         self._coming[step] = []
         for batch in self.batches[step]:
             if not batch.waits:
                 self._rank(batch)
 
     def observe(self, layer: int, seen: Tensor, refreshed: Tensor | None = None, shards: Whole = WHOLE) -> None:
-        """Take in what the scoring branch saw: attention mass or entropy (R, N'), or keys or values (R, H, N', d), of this branch's tokens
-        and maybe others, or of those it `refreshed`, flat rows (R * N') of (R * N); of tokens split among processes, the part seen here.
-        Layers that wait for it are ranked as soon as the last of them is seen."""
+        """Take in what the scoring branch saw, and rank the layers that wait for it once the last of them is seen.
+
+        seen: attention mass or entropy (R, N'), or keys or values (R, H, N', d), of this branch's tokens and maybe others; of tokens split
+        among processes, the part seen here.
+        refreshed: flat indices (R * N') into (R * N), if `seen` is of those tokens alone.
+        """
         if refreshed is None:
             tokens_dim = 2 if self.score.observes in ("keys", "values") else 1
             seen = seen.narrow(tokens_dim, self.branch.scored_from, shards.local(self.branch.tokens))
         base = self.score.base(seen)
         base = shards.join(base) if refreshed is None else shards.collect(base, refreshed)
-        base = base.unflatten(0, (-1, self.rows)).mean(dim=0) if len(base) > self.rows else base
+        base = base.unflatten(0, (-1, self.distinct)).mean(dim=0) if len(base) > self.distinct else base
         if refreshed is None:
             self.base[layer] = base
         else:
@@ -150,19 +163,21 @@ class Selector:
         self._rank_waiting(layer, self.score.base(*args)[None])
 
     def packed_with(self, layer: int) -> Batch | None:
-        """The layers whose rows this step has ranked, if what feeds them is to be packed, and this is the last of them."""
+        """The layers that this step has ranked, if what feeds them is to be packed, and this is the last of them."""
         return next((batch for batch in self.batches[self.step] if batch.packs and batch.layers[-1] == layer), None)
 
-    def scores(self, layers: range, base: Tensor | None = None) -> Tensor:
-        """(layers, R, N) scores in float32: base + age_weight * staleness, then the bonus of the best token of a cell."""
+    def scores(self, step: int, layers: range, age: Tensor, base: Tensor | None = None) -> Tensor:
+        """(L, R', N) scores in float32: base + age_weight * age, then the bonus of the best token of a cell.
+
+        age: (L, R', N) cached steps since every token was last computed, before this step. base: (L, R', N), by default what was observed.
+        """
         if base is None and self.score.from_attention:
             base = self.base[layers.start : layers.stop]
-        if self.score.rating:
-            base = self.score.rating(base)
+        if self.score.scale:
+            base = self.score.scale(base)
         if self.score.random:
-            draw = self.score.random * self.uniform(self.step, layers)[:, : self.rows]
+            draw = self.score.random * self.uniform(step, layers)[:, : self.distinct]
             base = draw if base is None else base + draw
-        age = self.tick - 1 - self.refreshed_at[layers.start : layers.stop]
         if base is None:
             return age.float()
         score = base + self.ranking.age_weight * age if self.ranking.age_weight else base
@@ -177,31 +192,25 @@ class Selector:
             return softmax_bonus(score, self.branch.grid, ranking.block, ranking.bonus)
         return spatial_bonus(score, self.branch.grid, ranking.block, ranking.bonus, ranking.upstream_exact, ranking.frames)
 
-    def _at(self, step: int) -> None:
-        self.step, self.tick = step, self.ticks[step]
-
     def _rank_waiting(self, layer: int, base: Tensor | None = None) -> None:
         for batch in self.batches[self.step]:
             if batch.waits and batch.layers[-1] == layer:
                 self._rank(batch, base)
 
     def _rank(self, batch: Batch, base: Tensor | None = None) -> None:
-        """Rank for every step of a batch as if it had come, by descending score, equals in token order: the first K are refreshed."""
-        now, span = self.step, slice(batch.layers.start, batch.layers.stop)
-        refreshed_at = self.refreshed_at[span].clone()
+        """Choose tokens for every step of a batch, each on the staleness that the choices before it leave."""
+        span = slice(batch.layers.start, batch.layers.stop)
+        refreshed_at = self.refreshed_at[span]
         for step in batch.steps:
-            self._at(step)
-            order = self.scores(batch.layers, base).sort(dim=-1, descending=True, stable=True).indices
-            first = (self.position < self.count_table[step, span]).expand_as(order)
-            mask = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, first)
-            self.refreshed_at[span].masked_fill_(mask, self.tick)
-            if step == now:
-                refreshed_at.masked_fill_(mask, self.tick)
+            tick = self.ticks[step]
+            scores = self.scores(step, batch.layers, tick - 1 - refreshed_at, base)
+            order, mask = ranked_by(scores, self.position < self.count_table[step, span])
+            refreshed_at = refreshed_at.masked_fill(mask, tick)
+            if step == self.step:
+                self.refreshed_at[span] = refreshed_at
             else:
                 self._coming[step].append((span, mask))
-            flat = order.repeat(1, len(self.row_offset) // self.rows, 1) + self.row_offset
-            for layer, rows in zip(batch.layers, flat, strict=True):
-                some = rows[:, : self.counts[step][layer]]
-                self.ranked[step][layer] = some.clone(memory_format=torch.contiguous_format).flatten()  # a view would hold all rows
-        self.refreshed_at[span] = refreshed_at
-        self._at(now)
+            flat = order.repeat(1, self.rows // self.distinct, 1) + self.row_offset
+            for layer, tokens in zip(batch.layers, flat, strict=True):
+                some = tokens[:, : self.counts[step][layer]]
+                self.ranked[step][layer] = some.clone(memory_format=torch.contiguous_format).flatten()  # a view would hold all tokens

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from toca.engine.slots import gather
+from toca.engine.slots import gather, scatter
 
 
 class Whole:
@@ -36,17 +35,17 @@ class Whole:
         """The way back from `heads`."""
         return x
 
-    def take(self, x: Tensor, rows: Tensor) -> Tensor:
-        """What this process computes of chosen tokens, flat rows (R * K,) of all (R * N): (R, N', ...) -> (R, K', ...)."""
-        return gather(x, rows)
+    def take(self, x: Tensor, chosen: Tensor) -> Tensor:
+        """What this process computes of chosen tokens, flat indices (R * K,) into all (R * N): (R, N', ...) -> (R, K', ...)."""
+        return gather(x, chosen)
 
-    def collect(self, x: Tensor, rows: Tensor) -> Tensor:
+    def collect(self, x: Tensor, chosen: Tensor) -> Tensor:
         """What all processes computed of them: (R, K', ...) -> (R, K, ...)."""
         return x
 
-    def write(self, rows: Tensor, values: Tensor, refresh: Callable[[Tensor, Tensor], None]) -> None:
-        """refresh(flat rows of the tokens here, their values (1, K'', ...)) with those of values (R, K, ...) that live here."""
-        refresh(rows, values)
+    def write(self, x: Tensor, chosen: Tensor, values: Tensor) -> None:
+        """Overwrite those of the chosen tokens that live here, x (R, N', C), by values (R, K, C)."""
+        scatter(x, chosen, values)
 
 
 class SequenceShards(Whole):
@@ -83,8 +82,8 @@ class SequenceShards(Whole):
         sent = self._padded(x, x.ndim - 3).unflatten(-3, (self.world, -1)).movedim(-4, 0)
         return self._exchange(sent).movedim(0, -3).flatten(-3, -2)
 
-    def take(self, x: Tensor, rows: Tensor) -> Tensor:
-        here, place = self._places(rows)
+    def take(self, x: Tensor, chosen: Tensor) -> Tensor:
+        here, place = self._places(chosen)
         found = x.flatten(0, 1).index_select(0, place)
         found = torch.where(here.view(-1, *(1,) * (found.ndim - 1)), found, 0).unflatten(0, (x.shape[0], -1))  # (R, K, ...)
         dist.all_reduce(found, group=self.group)
@@ -92,16 +91,20 @@ class SequenceShards(Whole):
         padding = found.new_zeros(found.shape[0], share * self.world - found.shape[1], *found.shape[2:])
         return torch.cat((found, padding), dim=1).narrow(1, self.rank * share, share)
 
-    def collect(self, x: Tensor, rows: Tensor) -> Tensor:
-        return self._all_gather(x).transpose(0, 1).flatten(1, 2)[:, : len(rows) // len(x)]
+    def collect(self, x: Tensor, chosen: Tensor) -> Tensor:
+        return self._all_gather(x).transpose(0, 1).flatten(1, 2)[:, : len(chosen) // len(x)]
 
-    def write(self, rows: Tensor, values: Tensor, refresh: Callable[[Tensor, Tensor], None]) -> None:
-        here, place = self._places(rows)
-        refresh(place[here], values.flatten(0, 1)[here][None])
+    def write(self, x: Tensor, chosen: Tensor, values: Tensor) -> None:
+        """Tokens that live elsewhere repeat the first that lives here, or what is in x already: a mask would have no static shape."""
+        here, place = self._places(chosen)
+        flat, new = x.view(-1, x.shape[-1]), values.flatten(0, 1)
+        first = here.long().argmax(dim=0, keepdim=True)  # 0 if none lives here, whose place is 0
+        repeated = torch.where(here.any(), new.index_select(0, first), flat[:1])
+        flat.index_copy_(0, torch.where(here, place, place.index_select(0, first)), torch.where(here[:, None], new, repeated))
 
-    def _places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Which flat rows of all tokens (R * N) are here, and their flat rows among the tokens here (0 for the others)."""
-        sequence, at = rows // self.size, rows % self.size - self.rank * self.width  # sequences of all rows are counted on
+    def _places(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Which flat indices into all tokens (R * N) are here, and what they are into the tokens here (0 for the others)."""
+        sequence, at = chosen // self.size, chosen % self.size - self.rank * self.width  # sequences of all rows are counted on
         here = (at >= 0) & (at < self.width)
         return here, torch.where(here, sequence * self.width + at, 0)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from toca.planning.method import CYCLE_LENGTH, Flag, Method, Ranking, check_positive
 from toca.planning.plan import Action, Kind, Plan, finish
 from toca.planning.schedule import RATIO_SCHEDULES, At, Phase, refreshed_tokens
-from toca.planning.scores import RATINGS, SCORES
+from toca.planning.scores import SCORES
 from toca.planning.spec import HIDDEN, Branch, ModelSpec, Site, Spatial, Stack
 
 FORCE_FRESH = ("global", "local", "none")
@@ -17,7 +17,7 @@ def _schedules(spec: ModelSpec) -> tuple[str, ...]:
     return tuple({**RATIO_SCHEDULES, **spec.ratio_schedules})
 
 
-def _rated_by_text(spec: ModelSpec) -> bool:
+def _scored_by_text(spec: ModelSpec) -> bool:
     return any(branch.entropy_by for stack in spec.stacks for branch in stack.branches)
 
 
@@ -51,7 +51,7 @@ class ToCa(Method):
             "rate tokens at full steps alone, not whenever they are refreshed",
             False,
             bool,
-            applies=_rated_by_text,
+            applies=_scored_by_text,
             in_name=False,
         ),
     )
@@ -81,13 +81,13 @@ class ToCa(Method):
         lengths = {branch.cycle_length(self.interval) for stack in spec.stacks for branch in stack.branches}
         phases = {length: self._phases(spec, num_steps, length) for length in lengths}
         rows = [self._row(spec, num_steps, step, phases) for step in range(num_steps)]
-        return finish(spec, rows, observes=RATINGS[self.ranking(spec).score].observes, frozen=self.frozen)
+        return finish(spec, rows, observes=self.ranking(spec).rule.observes, frozen=self.frozen)
 
     def ranking(self, spec: ModelSpec) -> Ranking:
         spatial = spec.spatial.get(self.name, Spatial(0, 0.0))
         bonus = spatial.bonus if self.bonus is None else self.bonus
         return Ranking(
-            score="entropy" if _rated_by_text(spec) and self.score == "attention" else self.score,
+            score="entropy" if _scored_by_text(spec) and self.score == "attention" else self.score,
             age_weight=self.soft_fresh_weight / self.interval if self.force_fresh == "global" else 0.0,
             block=spatial.block if bonus else 0,
             bonus=bonus,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from toca.planning.plan import Plan
+from toca.planning.scores import ALL_SCORES, Score
 from toca.planning.spec import ModelSpec
 
 
@@ -39,10 +40,12 @@ CYCLE_LENGTH = Flag("fresh_threshold", "interval", "cycle length N; 1 caches not
 
 @dataclass(frozen=True)
 class Ranking:
-    """How tokens are ranked. score: an entry of `planning.scores.RATINGS`. age_weight: s3 per step of staleness.
+    """How tokens are ranked.
 
-    block, bonus, frames, softmax: s4, by `planning.spec.Spatial` (none if block is 0). overdue: tokens this stale go first, whatever their
-    score (0: never).
+    score: name of an entry of `planning.scores.ALL_SCORES`.
+    age_weight: s3, what a cached step of staleness adds to a score.
+    block, bonus, frames, softmax: s4, as in `planning.spec.Spatial`; none if block is 0.
+    overdue: tokens as stale as this go first, whatever their score; 0: never.
     upstream_exact: upstream's similarity (input against cached output) and its bonus on negative scores.
     """
 
@@ -54,6 +57,15 @@ class Ranking:
     softmax: bool = False
     overdue: int = 0
     upstream_exact: bool = False
+
+    @property
+    def rule(self) -> Score:
+        return ALL_SCORES[self.score]
+
+    @property
+    def keeps_input(self) -> bool:
+        """Whether inputs are kept beside outputs: those of tokens when a branch last computed them."""
+        return self.rule.observes == "change" and not self.upstream_exact
 
 
 @dataclass(frozen=True)

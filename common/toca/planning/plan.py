@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
@@ -64,6 +64,12 @@ class Plan:
     def running(self) -> tuple[Mapping[str, frozenset[int]], ...]:
         """[step][stack]: the layers that run."""
         return tuple({stack.name: frozenset(running_layers(row, stack)) for stack in self.spec.stacks} for row in self.steps)
+
+    def running_sites(self, step: int) -> Iterator[Site]:
+        """The sites of all layers that run."""
+        for stack in self.spec.stacks:
+            for layer in sorted(self.running[step][stack.name]):
+                yield from ((stack.name, layer, branch.name) for branch in stack.branches)
 
     def selects(self, stack: Stack, branch: Branch) -> bool:
         """Whether a branch ever refreshes some of its tokens, but not all: then they are ranked."""

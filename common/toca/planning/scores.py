@@ -17,18 +17,21 @@ Observed = Literal["nothing", "mass", "entropy", "keys", "values", "input", "cha
 
 @dataclass(frozen=True)
 class Score:
-    """observes: what `base` gets. Seen at full steps: "mass" (R, N), the attention each token receives, or "keys" or "values" (R, H, N, d).
-    Seen whenever cross-attention computes tokens: "entropy" (R, K) of the attention they pay. Seen whenever tokens are chosen: "input" x
-    (R, N, C), or "change" (x, x at the last refresh). random: weight of a uniform draw. With neither base nor draw tokens are rated by
-    their staleness alone.
-    rating: what makes a score of the kept bases (..., N), where that is not the base itself.
+    """A rule that scores tokens: the higher, the sooner a token is refreshed. With neither base nor draw staleness alone decides.
+
+    observes: what `base` gets. At full steps: "mass" (R, N), the attention each token receives, or "keys" or "values" (R, H, N, d).
+        Whenever cross-attention computes tokens: "entropy" (R, K) of the attention they pay. Whenever tokens are chosen: "input" x
+        (R, N, C), or "change" (x, x at the last refresh).
+    base: makes a number per token (R, N) of that, which is kept.
+    random: weight of a uniform draw on top.
+    scale: makes bases (..., N) comparable with staleness; None where they are.
     couples: rows of one image (`ModelSpec.coupled_rows`) have the mean of their bases in common, and choose the same tokens.
     """
 
     observes: Observed
     base: Callable[..., Tensor] | None = None
     random: float = 0.0
-    rating: Callable[[Tensor], Tensor] | None = None
+    scale: Callable[[Tensor], Tensor] | None = None
     couples: bool = False
 
     @property
@@ -78,16 +81,16 @@ def change(x: Tensor, reference: Tensor) -> Tensor:
 
 SCORES: dict[str, Score] = {
     "attention": Score("mass", normalised),  # s1: column sums of the head-averaged attention map
-    "kv-norm": Score("values", small_values, rating=normalised, couples=True),
-    "k-norm": Score("keys", mean_head_norm, rating=normalised, couples=True),  # before normalisation and rotary embeddings
-    "v-norm": Score("values", mean_head_norm, rating=normalised, couples=True),
+    "kv-norm": Score("values", small_values, scale=normalised, couples=True),
+    "k-norm": Score("keys", mean_head_norm, scale=normalised, couples=True),  # before normalisation and rotary embeddings
+    "v-norm": Score("values", mean_head_norm, scale=normalised, couples=True),
     "similarity": Score("change", change),
     "norm": Score("input", input_norm),
     "random": Score("nothing", random=1.0, couples=True),
     "compress": Score("mass", received_share, random=0.5),
     "age": Score("nothing", couples=True),  # s3 alone: tokens are refreshed in turns
 }
-RATINGS: dict[str, Score] = {  # what a ranking may name: "attention" is "entropy" where cross-attention rates tokens
+ALL_SCORES: dict[str, Score] = {  # what a ranking may name: "attention" is "entropy" where cross-attention scores tokens
     **SCORES,
-    "entropy": Score("entropy", lambda entropy: entropy, rating=undecided, couples=True),
+    "entropy": Score("entropy", lambda entropy: entropy, scale=undecided, couples=True),
 }

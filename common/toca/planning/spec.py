@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
 COUNTERS = ("matmul", "upstream", "executed")  # the last where a spec tells it from the first
 Site = tuple[str, int, str]  # (stack, layer, branch)
 HIDDEN: Site = ("model", 0, "hidden")  # the hidden state after the last block, which stands in for a skipped step
+
+
+RESERVED = frozenset(  # what `cache.<name>` is already in a block
+    {"attend", "branches", "cache", "index", "modulation", "observers", "once", "peers", "running", "stack"}
+)
+
+
+def check_branch_names(names: Iterable[str]) -> None:
+    """Blocks call `cache.<name>(f, x)`. Raises ValueError on a name that cannot be called so."""
+    for name in names:
+        if not name.isidentifier() or name.startswith("_") or name in RESERVED:
+            taken = ", ".join(sorted(RESERVED))
+            raise ValueError(f"no branch can be called {name!r}: `cache.{name}` in a block must be an identifier, without a leading "
+                             f"underscore, and none of {taken}")
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,9 @@ class Branch:
     interval_scale: int = 1  # a branch may follow a cycle longer than the method's,
     interval: int | None = None  # or one of its own, whatever the method's is
 
+    def __post_init__(self) -> None:
+        check_branch_names([self.name])
+
     def cycle_length(self, interval: int) -> int:
         """Length of the branch's cycle under a method whose base cycle is `interval`."""
         return self.interval or interval * self.interval_scale
@@ -81,6 +98,10 @@ class Stack:
 
     def branch(self, name: str) -> Branch:
         return next(branch for branch in self.branches if branch.name == name)
+
+    def feeder(self, reader: Branch) -> Branch | None:
+        """The branch whose output only `reader` uses."""
+        return next((branch for branch in self.branches if branch.feeds == reader.name), None)
 
 
 @dataclass(frozen=True)
@@ -136,8 +157,8 @@ class ModelSpec:
             raise ValueError(f"unknown ratio schedule {name!r} for {self.name}: choose from {', '.join(known)}")
         return known[name]
 
-    def rated_together(self, score: Score) -> int:
-        """Rows of an image that a score rates together."""
+    def scored_together(self, score: Score) -> int:
+        """Rows of an image that are scored together."""
         return self.coupled_rows if score.couples and score.observes not in self.uncoupled else 1
 
     def stack(self, name: str) -> Stack:

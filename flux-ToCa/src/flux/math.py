@@ -8,11 +8,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from toca.engine.cache import NO_CACHE
+from toca.engine.cache import UNCACHED
 from toca.nn.rotary import apply_rope, rotations
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, attend: Callable[..., Tensor] = NO_CACHE.attend, **seen: Callable) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, attend: Callable[..., Tensor] = UNCACHED.attend, **seen: Callable) -> Tensor:
     """Rotate q and k (B, H, L, D) by pe (B, 1, L, D / 2), attend, and join the heads: (B, L, H * D).
 
     attend: the engine's attention; `seen` goes to it.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flux.modules.layers import DoubleStreamBlock, EmbedND, LastLayer, MLPEmbedder, SingleStreamBlock, timestep_embedding
 from flux.spec import FREQUENCIES, FluxParams
-from toca.engine.cache import NO_CACHE, Cache
+from toca.engine.cache import NO_CACHE, Cache, RunCache
 
 __all__ = ["Flux", "FluxParams"]
 
@@ -62,7 +62,7 @@ class Flux(nn.Module):
         timesteps: Tensor,
         y: Tensor,
         guidance: Tensor | None = None,
-        cache: Cache = NO_CACHE,
+        cache: RunCache = NO_CACHE,
     ) -> Tensor:
         """Velocity (B, N, out_channels) of packed latents img (B, N, in_channels) at timesteps (B,) from 1 (noise) to 0.
 

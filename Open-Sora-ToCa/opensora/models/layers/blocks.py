@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from opensora_spec import FREQUENCIES
-from toca.engine.cache import NO_CACHE, LayerCache
+from toca.engine.cache import UNCACHED, LayerCache
 from toca.engine.token_shards import WHOLE, Whole
 from toca.nn.rotary import apply_rope, rotations
 from toca.nn.sinusoid import frequencies
@@ -82,7 +82,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Tensor, frames: int, rope: Tensor | None = None, cache: LayerCache = NO_CACHE, shards: Whole = WHOLE
+        self, x: Tensor, frames: int, rope: Tensor | None = None, cache: LayerCache = UNCACHED, shards: Whole = WHOLE
     ) -> Tensor:
         """x: (B, N, C). rope: rotations (T, d / 2) make it attention along time. shards: where the tokens of frames live."""
         qkv = rearrange(self.qkv(x), "B (T S) (K H D) -> K B T S H D", K=3, H=self.num_heads, T=frames)
@@ -116,7 +116,7 @@ class MultiHeadCrossAttention(nn.Module):
         """text (B, L, C) -> keys and values (2, B, H, L, d)."""
         return rearrange(self.kv_linear(text), "B L (K H D) -> K B H L D", K=2, H=self.num_heads)
 
-    def forward(self, x: Tensor, keys_values: Tensor, mask: Tensor, cache: LayerCache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, keys_values: Tensor, mask: Tensor, cache: LayerCache = UNCACHED) -> Tensor:
         """x: (B, K, C). mask: (B, L), True at the text's tokens."""
         q = rearrange(self.q_linear(x), "B N (H D) -> B H N D", H=self.num_heads)
         return self.proj(rearrange(cache.attend(q, *keys_values, mask=mask), "B H N D -> B N (H D)"))

@@ -33,7 +33,7 @@ from opensora.models.layers.blocks import (
 from opensora.registry import MODELS
 from opensora.utils.ckpt_utils import checkpoint_path, read_config, read_weights
 from opensora_spec import CONFIGS, STDiT3Config
-from toca.engine.cache import NO_CACHE, Cache, LayerCache
+from toca.engine.cache import NO_CACHE, LayerCache, RunCache, UncachedLayer
 from toca.engine.token_shards import WHOLE, Whole
 from toca.loading.weights import load_into
 
@@ -42,6 +42,8 @@ __all__ = ["STDiT3", "STDiT3Block", "STDiT3Config", "STDiT3_3B_2", "STDiT3_XL_2"
 
 class STDiT3Block(nn.Module):
     """Self-attention (within frames, or along time), cross-attention to the text, and an MLP."""
+
+    uncached = UncachedLayer("attn", "cross_attn", "mlp")
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0, qk_norm: bool = True) -> None:
         super().__init__()
@@ -61,7 +63,7 @@ class STDiT3Block(nn.Module):
         frames: int,
         frame: Tensor | None = None,
         rope: Tensor | None = None,
-        cache: LayerCache = NO_CACHE,
+        cache: LayerCache = uncached,
         shards: Whole = WHOLE,
     ) -> Tensor:
         """x (B, N, C), text (B, L, C) and text_mask (B, L) -> the next x.
@@ -84,7 +86,7 @@ class STDiT3Block(nn.Module):
 
         x = gated(x, gate_msa, cache.attn(attn, x))
         x = x + cache.cross_attn(cross_attn, x)
-        return gated(x, gate_mlp, cache.mlp(mlp, x, *per_token, rated=lambda: t2i_modulate(self.norm2(x), shift_mlp, scale_mlp)))
+        return gated(x, gate_mlp, cache.mlp(mlp, x, *per_token, score_input=lambda: t2i_modulate(self.norm2(x), shift_mlp, scale_mlp)))
 
 
 class STDiT3(nn.Module):
@@ -125,7 +127,7 @@ class STDiT3(nn.Module):
         fps: Tensor | None = None,
         height: Tensor | None = None,
         width: Tensor | None = None,
-        cache: Cache = NO_CACHE,
+        cache: RunCache = NO_CACHE,
         shards: Whole = WHOLE,
         **ignored: Any,
     ) -> Tensor:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from opensora.registry import SCHEDULERS
 from opensora.schedulers.rf.rectified_flow import add_noise, frame_tables, timestep_transform
-from toca.engine.cache import NO_CACHE
+from toca.engine.cache import NO_CACHE, RunCache
 
 Noise = Callable[[int, int], Tensor]  # (step, item) -> (C, T, H, W)
 
@@ -65,7 +65,7 @@ class RFLOW:
         mask: Tensor | None = None,
         noise: Noise | None = None,
         guidance_scale: float | None = None,
-        cache: Any = NO_CACHE,
+        cache: RunCache = NO_CACHE,
         progress: bool = False,
     ) -> Tensor:
         """Latents (n, C, T, H, W) in float32 from noise z of that shape; where frames are given, z holds them.

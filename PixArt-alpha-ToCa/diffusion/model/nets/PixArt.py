@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion.model.nets.PixArt_blocks import CaptionEmbedder, PixArtBlock, T2IFinalLayer
 from pixart_spec import PixArtConfig
-from toca.engine.cache import NO_CACHE, Cache
+from toca.engine.cache import NO_CACHE, RunCache
 from toca.nn.layers import PatchEmbed, TimestepEmbedder, sincos_2d, unpatchify
 
 
@@ -54,7 +54,7 @@ class PixArt(nn.Module):
         y: Tensor,
         mask: Tensor | None = None,
         data_info: Mapping[str, Tensor] | None = None,
-        cache: Cache = NO_CACHE,
+        cache: RunCache = NO_CACHE,
     ) -> Tensor:
         """Noise and variance (R, out_channels, H, W) of latents x (R, in_channels, H, W) at timesteps (R,) in 0..999, fractions allowed.
 
@@ -81,7 +81,7 @@ class PixArt(nn.Module):
             raise ValueError(f"this model takes latents of {self.config.input_size} x {self.config.input_size}, got a token grid {grid}")
         return self.pos_embed
 
-    def conditioning(self, timestep: Tensor, data_info: Mapping[str, Tensor] | None, rows: int, cache: Cache) -> Tensor:
+    def conditioning(self, timestep: Tensor, data_info: Mapping[str, Tensor] | None, rows: int, cache: RunCache) -> Tensor:
         """What modulates all layers, (R, D)."""
         return self.t_embedder(timestep)
 
@@ -92,7 +92,7 @@ class PixArt(nn.Module):
         y: Tensor,
         mask: Tensor | None = None,
         data_info: Mapping[str, Tensor] | None = None,
-        cache: Cache = NO_CACHE,
+        cache: RunCache = NO_CACHE,
     ) -> Tensor:
         """The noise alone, (R, in_channels, H, W): the solver guides."""
         return self.forward(x, timestep, y, mask, data_info, cache)[:, : self.config.in_channels]
@@ -105,7 +105,7 @@ class PixArt(nn.Module):
         cfg_scale: float,
         mask: Tensor | None = None,
         data_info: Mapping[str, Tensor] | None = None,
-        cache: Cache = NO_CACHE,
+        cache: RunCache = NO_CACHE,
     ) -> Tensor:
         """Classifier-free guidance e = e_u + cfg_scale (e_c - e_u) on a batch [cond half; uncond half], in float32.
 

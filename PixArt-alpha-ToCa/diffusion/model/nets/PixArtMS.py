@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion.model.nets.PixArt import PixArt, position_table
 from diffusion.model.nets.PixArt_blocks import SizeEmbedder
 from pixart_spec import PixArtConfig
-from toca.engine.cache import Cache
+from toca.engine.cache import RunCache
 
 
 class PixArtMS(PixArt):
@@ -30,7 +30,7 @@ class PixArtMS(PixArt):
             self._table = grid, position_table(self.config, grid).to(like)
         return self._table[1]
 
-    def conditioning(self, timestep: Tensor, data_info: Mapping[str, Tensor] | None, rows: int, cache: Cache) -> Tensor:
+    def conditioning(self, timestep: Tensor, data_info: Mapping[str, Tensor] | None, rows: int, cache: RunCache) -> Tensor:
         return self.t_embedder(timestep) + cache.once("sizes", lambda: self.sizes(data_info, rows))
 
     def sizes(self, data_info: Mapping[str, Tensor] | None, rows: int) -> Tensor:

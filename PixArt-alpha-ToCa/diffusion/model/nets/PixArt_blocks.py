@@ -6,7 +6,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from toca.engine.cache import NO_CACHE, LayerCache
+from toca.engine.cache import UNCACHED, LayerCache, UncachedLayer
 from toca.nn.layers import Mlp, SelfAttention, TimestepEmbedder, layer_norm, merge_heads, modulate
 
 
@@ -20,7 +20,7 @@ class MultiHeadCrossAttention(nn.Module):
         self.kv_linear = nn.Linear(hidden_size, 2 * hidden_size)
         self.proj = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, x: Tensor, text: Tensor, mask: Tensor | None = None, cache: LayerCache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor | None = None, cache: LayerCache = UNCACHED) -> Tensor:
         """x (R, K, D), any of the image tokens; text (R, L, D); mask (R, L) bool -> (R, K, D)."""
         kv = cache.once("kv", lambda: self.kv_linear(text))  # (R, L, 2 D)
         k, v = kv.unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (R, H, L, d)
@@ -63,6 +63,8 @@ class T2IFinalLayer(nn.Module):
 class PixArtBlock(nn.Module):
     """A transformer block with one modulation for all layers (adaLN-single), told apart by a table of its own."""
 
+    uncached = UncachedLayer("attn", "cross_attn", "mlp")
+
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
         self.norm1 = layer_norm(hidden_size)
@@ -72,7 +74,7 @@ class PixArtBlock(nn.Module):
         self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), hidden_size)
         self.scale_shift_table = nn.Parameter(torch.randn(6, hidden_size) / hidden_size**0.5)
 
-    def forward(self, x: Tensor, text: Tensor, t0: Tensor, mask: Tensor | None = None, cache: LayerCache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, t0: Tensor, mask: Tensor | None = None, cache: LayerCache = uncached) -> Tensor:
         """x (R, N, D), text (R, L, D), t0 (R, 6, D), mask (R, L) bool -> the next x."""
         shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = (self.scale_shift_table + t0).chunk(6, dim=1)  # (R, 1, D)
 

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from flux.math import attention, rope
-from toca.engine.cache import NO_CACHE, LayerCache
+from toca.engine.cache import LayerCache, UncachedLayer
 from toca.engine.linear import linear_part
 from toca.nn.sinusoid import frequencies
 
@@ -119,6 +119,8 @@ def layer_norm(dim: int) -> nn.LayerNorm:
 class DoubleStreamBlock(nn.Module):
     """Image and text with weights of their own, joined in attention."""
 
+    uncached = UncachedLayer("attn", "img_mlp", "txt_mlp")
+
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, qkv_bias: bool = False) -> None:
         super().__init__()
         mlp_hidden_dim = int(hidden_size * mlp_ratio)
@@ -139,7 +141,7 @@ class DoubleStreamBlock(nn.Module):
         self.txt_norm2 = layer_norm(hidden_size)
         self.txt_mlp = mlp()
 
-    def forward(self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, cache: LayerCache = NO_CACHE) -> tuple[Tensor, Tensor]:
+    def forward(self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, cache: LayerCache = uncached) -> tuple[Tensor, Tensor]:
         """img (B, N, D), txt (B, T, D), vec (B, D), pe (B, 1, L, d / 2), text first -> the next img and txt."""
         chunks = cache.modulation((self.img_mod.lin, self.txt_mod.lin), vec)
         img_mod1, img_mod2, txt_mod1, txt_mod2 = (ModulationOut(*chunks[start : start + 3]) for start in range(0, 12, 3))
@@ -172,6 +174,8 @@ class SingleStreamBlock(nn.Module):
     The two halves of each linear run apart, so that tokens can be refreshed without attention: its part of the output is kept.
     """
 
+    uncached = UncachedLayer("attn", "total")
+
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
         self.hidden_size, self.num_heads = hidden_size, num_heads
@@ -183,7 +187,7 @@ class SingleStreamBlock(nn.Module):
         self.mlp_act = nn.GELU(approximate="tanh")
         self.modulation = Modulation(hidden_size, double=False)
 
-    def forward(self, x: Tensor, vec: Tensor, pe: Tensor, cache: LayerCache = NO_CACHE) -> Tensor:
+    def forward(self, x: Tensor, vec: Tensor, pe: Tensor, cache: LayerCache = uncached) -> Tensor:
         """x (B, L, D), text first, vec (B, D), pe (B, 1, L, d / 2) -> the next x."""
         mod = ModulationOut(*cache.modulation(self.modulation.lin, vec))
         qkv, mlp_in = slice(3 * self.hidden_size), slice(3 * self.hidden_size, None)  # rows of linear1
@@ -198,7 +202,7 @@ class SingleStreamBlock(nn.Module):
             hidden = self.mlp_act(linear_part(self.linear1, modulate(self.pre_norm(x), mod), mlp_in))
             return linear_part(self.linear2, hidden, columns=mlp_out, bias=False).add_(attn)
 
-        return torch.addcmul(x, mod.gate, cache.total(total, x, cache.attn(attn, x)))
+        return torch.addcmul(x, mod.gate, cache.total(total, x, fed=cache.attn(attn, x)))
 
 
 class LastLayer(nn.Module):
