@@ -12,13 +12,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from flux.model import Flux
-from flux.spec import flux_spec
+from flux.spec import CELL, flux_spec
 from toca.engine.cache import Cache
 from toca.methods import Method, NoCaching
 
-CELL = 16  # pixels per token along a side
 LATENT_CHANNELS = 16
 Encoder = Callable[[Sequence[str]], Tensor]
+Callback = Callable[[int, Tensor], None]  # (step, x after it)
 
 
 def grid(height: int, width: int) -> tuple[int, int]:
@@ -123,6 +123,7 @@ def denoise(
     seeds: Sequence[int] | None = None,
     upstream: bool = False,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     """Euler steps x <- x + (t' - t) v(x, t) from noise img (B, N, C) through `timesteps`; returns x in its dtype.
 
@@ -130,6 +131,7 @@ def denoise(
     that draw tokens.
     upstream: latents, times and guidance in the model's dtype, as the published programs have them. By default they stay in float32, so
     that a bfloat16 model sees the times of the schedule (its time embedding is off by up to 3.5 of 1000 otherwise).
+    callback: sees x after every step, for previews; an exception in it ends the run.
     """
     dtype = model.img_in.weight.dtype
     working = dtype if upstream else torch.float32
@@ -139,8 +141,11 @@ def denoise(
     spec, num_steps = flux_spec(model.params, img.shape[1], txt.shape[1]), len(timesteps) - 1
     with Cache(spec, method or NoCaching(), num_steps, seeds=seeds) as cache:
         model.precompute(cache, torch.tensor(timesteps[:-1], device=x.device, dtype=working), constant["y"], constant["guidance"])
-        for t, t_next in tqdm(itertools.pairwise(timesteps), total=num_steps, disable=not progress, leave=False, desc="denoising"):
+        pairs = itertools.pairwise(timesteps)
+        for step, (t, t_next) in enumerate(tqdm(pairs, total=num_steps, disable=not progress, leave=False, desc="denoising")):
             tokens = x.to(dtype) if img_cond is None else torch.cat((x.to(dtype), img_cond.to(dtype)), dim=-1)
             v = model(img=tokens, timesteps=torch.full((len(x),), t, device=x.device, dtype=working), cache=cache, **constant)
             x = x + (t_next - t) * v.to(working)
+            if callback is not None:
+                callback(step, x)
     return x

@@ -1,81 +1,21 @@
-"""The named models, where their files are, and loading them straight to a device and dtype."""
+"""Loading the networks of a named model straight to a device and dtype."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from flux.files import Source
+from flux.files import AE, CLIP, CONFIGS, T5, Source
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder, AutoEncoderParams
 from flux.modules.conditioner import CLIP_LENGTH, HFEmbedder
 from flux.modules.lora import adapter_rank, merge, replace_linear_with_lora, with_adapter
-from flux.spec import CONFIGS as PARAMS
-from flux.spec import LORA_RANK, FluxParams, txt_tokens
+from flux.spec import LORA_RANK
 from toca.loading.weights import load_into, load_state_dict
 
-HUB = "black-forest-labs/FLUX.1-"
-
-
-@dataclass(frozen=True)
-class Config:
-    """A named model: its network, its files, and what its commands use when nothing else is said."""
-
-    params: FluxParams
-    flow: Source
-    lora: Source | None = None
-    num_steps: int = 50
-    guidance: float = 3.5
-    t5_length: int = 512  # text tokens
-
-    @property
-    def shifted(self) -> bool:
-        """Whether the schedule depends on the size of the picture: for all models but the distilled one."""
-        return self.params.guidance_embed
-
-
-def _flow(repo: str, file: str, *variables: str) -> Source:
-    return Source(f"{HUB}{repo}", f"{file}.safetensors", (*variables, "FLUX_MODEL"), "--ckpt")
-
-
-DEV = _flow("dev", "flux1-dev", "FLUX_DEV")
-
-
-def _lora(kind: str) -> Source:
-    repo, file = f"{HUB}{kind.capitalize()}-dev-lora", f"flux1-{kind}-dev-lora.safetensors"
-    return Source(repo, file, (f"FLUX_DEV_{kind.upper()}_LORA", "FLUX_LORA"), "--lora")
-
-
-SCHNELL = _flow("schnell", "flux1-schnell", "FLUX_SCHNELL")
-KREA = _flow("Krea-dev", "flux1-krea-dev", "FLUX_DEV_KREA")
-FILL = _flow("Fill-dev", "flux1-fill-dev", "FLUX_DEV_FILL")
-CANNY = _flow("Canny-dev", "flux1-canny-dev", "FLUX_DEV_CANNY")
-DEPTH = _flow("Depth-dev", "flux1-depth-dev", "FLUX_DEV_DEPTH")
-
-
-def _config(name: str, flow: Source, lora: Source | None = None, **defaults: float) -> Config:
-    return Config(PARAMS[name], flow, lora, t5_length=txt_tokens(name), **defaults)
-
-
-CONFIGS: dict[str, Config] = {
-    "flux-dev": _config("flux-dev", DEV),
-    "flux-schnell": _config("flux-schnell", SCHNELL, num_steps=4),
-    "flux-dev-krea": _config("flux-dev-krea", KREA),
-    "flux-dev-fill": _config("flux-dev-fill", FILL, guidance=30.0),
-    "flux-dev-canny": _config("flux-dev-canny", CANNY, guidance=30.0),
-    "flux-dev-depth": _config("flux-dev-depth", DEPTH, guidance=10.0),
-    "flux-dev-canny-lora": _config("flux-dev-canny-lora", DEV, _lora("canny"), guidance=30.0),
-    "flux-dev-depth-lora": _config("flux-dev-depth-lora", DEV, _lora("depth"), guidance=10.0),
-}
-AE = Source(f"{HUB}schnell", "ae.safetensors", ("AE", "FLUX_AE"), "--ae")
 AE_PARAMS = AutoEncoderParams()
-T5 = Source("google/t5-v1_1-xxl", None, ("FLUX_T5",), "--t5")
-REDUX = Source(f"{HUB}Redux-dev", "flux1-redux-dev.safetensors", ("FLUX_REDUX",), "--redux")
-SIGLIP = Source("google/siglip-so400m-patch14-384", None, ("FLUX_SIGLIP",), "--siglip")
-CLIP = Source("openai/clip-vit-large-patch14", None, ("FLUX_CLIP",), "--clip")
 
 
 def read(path: Path, source: Source, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
