@@ -109,10 +109,11 @@ def test_schnell_runs_four_steps_without_caching(tmp_path, tiny, prompt_file, ca
 
 
 METHODS = {
-    "none": "8 full",
-    "fora": "2 full, 6 reuse",
-    "duca": "full",
-    "taylorseer": "full",
+    "none": "none: 8 full steps",
+    "fora": "fora: 2 full, 6 reuse steps",
+    "toca": "toca: 4 full, 4 partial steps",
+    "duca": "duca: 4 full, 3 skip, 1 partial steps",
+    "taylorseer": "taylorseer: 4 full, 4 forecast steps",
 }
 
 
@@ -120,6 +121,7 @@ METHODS = {
 def test_every_method(tmp_path, tiny, prompt_file, method, capsys):
     folder = sample_run(tmp_path / "out", prompt_file, *tiny, *DEV, "--method", method, "--batch_size", "3")
     assert METHODS[method] in capsys.readouterr().out and len(listing(folder)) == 4
+    assert json.loads((folder / "manifest.json").read_text())["settings"]["method"]["name"] == method
 
 
 def test_flops_are_printed_and_nothing_is_written(tmp_path, prompt_file, capsys):

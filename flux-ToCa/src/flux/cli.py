@@ -146,3 +146,7 @@ def parser() -> Parser:
     add_program_flags(p)
     add_shared_flags(p)
     return p
+
+
+if __name__ == "__main__":
+    main()

@@ -44,3 +44,7 @@ def parser() -> Parser:
     add_program_flags(p)
     add_shared_flags(p, lora=True)
     return p
+
+
+if __name__ == "__main__":
+    main()

@@ -40,3 +40,7 @@ def parser() -> Parser:
     add_program_flags(p)
     add_shared_flags(p, sized=False)
     return p
+
+
+if __name__ == "__main__":
+    main()

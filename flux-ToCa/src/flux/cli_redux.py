@@ -65,3 +65,7 @@ def parser() -> Parser:
     add_shared_flags(p)
     p.set_defaults(guidance=GUIDANCE)
     return p
+
+
+if __name__ == "__main__":
+    main()
