@@ -1,7 +1,7 @@
 """The main job in one command: DiT-mini uncached and with every caching method, from the same noise, as one picture and one table.
 
-    python demo.py                        # a few seconds per method on a CPU; no downloads
-    python demo.py --images 1000          # a steady comparison, and the judge's accuracy
+python demo.py                        # a few seconds per method on a CPU; no downloads
+python demo.py --images 1000          # a steady comparison, and the judge's accuracy
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from diffusion import create_diffusion
-from dit_cli import add_model_flags
-from sampling import Decoder, Sampler, add_sampling_flags, load_decoder, load_model, prepare, to_uint8
+from dit.flags import add_model_flags
+from dit.pipeline import Decoder, Sampler, add_sampling_flags, load_decoder, load_model, prepare, to_uint8
 from toca import shapeworld
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.metrics.distance import psnr, ssim

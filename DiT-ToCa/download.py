@@ -1,7 +1,7 @@
 """Where checkpoints are: the embedded DiT-mini, the official DiT-XL/2 files, or one's own.
 
-    python download.py                 # fetch the official files into pretrained_models/
-    python download.py --vae ema mse   # and the VAEs that decode their latents
+python download.py                 # fetch the official files into pretrained_models/
+python download.py --vae ema mse   # and the VAEs that decode their latents
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def download(sizes: list[int], vaes: list[str]) -> None:
             download_url_to_file(SOURCE + path.name, str(path))
         print(path)
     for name in vaes:
-        from vae import save_published
+        from dit.weights import save_published
 
         print(save_published(name))
 

@@ -1,8 +1,8 @@
 """Sample a grid of images from a DiT, with or without caching.
 
-    python sample.py --model DiT-mini --ddim-sample --num-sampling-steps 50
-    python sample.py --preset toca3-ddim50 --class-labels 207 360
-    python sample.py --image-size 512 --ddim-sample --num-sampling-steps 50 --fresh-threshold 3 --fresh-ratio 0.07
+python sample.py --model DiT-mini --ddim-sample --num-sampling-steps 50
+python sample.py --preset toca3-ddim50 --class-labels 207 360
+python sample.py --image-size 512 --ddim-sample --num-sampling-steps 50 --fresh-threshold 3 --fresh-ratio 0.07
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from torchvision.utils import save_image
 
-from dit_cli import add_method_flags, add_model_flags, config_from, parse
-from sampling import add_sampling_flags, check_plan, describe, load_decoder, load_model, make_sampler, prepare, print_flops
+from dit.flags import add_method_flags, add_model_flags, config_from, parse
+from dit.pipeline import add_sampling_flags, check_plan, describe, load_decoder, load_model, make_sampler, prepare, print_flops
+from dit.upstream_stream import UpstreamStream
 from toca.runs.files import atomic_path
 from toca.runs.programs import program_errors
 from toca.runs.seeds import item_generators
-from upstream_stream import UpstreamStream
 
 IMAGENET = (207, 360, 387, 974, 88, 979, 417, 279)  # golden retriever, otter, red panda, geyser, macaw, valley, balloon, arctic fox
 

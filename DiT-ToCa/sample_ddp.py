@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dit_cli import add_method_flags, add_model_flags, method_from, parse
+from dit.flags import add_method_flags, add_model_flags, method_from, parse
+from dit.pipeline import add_sampling_flags, check_plan, image_size, load_decoder, load_model, make_sampler, prepare, print_flops
+from dit.sampler import Sampler, describe
+from dit.upstream_stream import UpstreamStream
 from download import checkpoint_path
-from sampler import Sampler, describe
-from sampling import add_sampling_flags, check_plan, image_size, load_decoder, load_model, make_sampler, prepare, print_flops
 from toca.console import main_process
 from toca.loading.weights import fingerprint
 from toca.runs.folder import RunFolder, write_npz
@@ -27,7 +28,6 @@ from toca.runs.pictures import save_picture, to_uint8
 from toca.runs.processes import batches_of, process_group
 from toca.runs.programs import program_errors
 from toca.runs.seeds import item_generators
-from upstream_stream import UpstreamStream
 
 PREFIX = {"none": "", "fora": "FORA-", "toca": "ToCa-", "duca": "Cache-Noise-", "taylorseer": "Taylor-"}
 PICTURE_FLAGS = (

@@ -1,8 +1,8 @@
 """Train a DiT (uncached; caching is for sampling): AdamW or Muon, EMA, resumable, on one device or under torchrun.
 
-    torchrun --nproc_per_node=8 train.py --data-path /path/to/imagenet/train --model DiT-XL/2
-    python train.py --data-path shapeworld --model DiT-mini --max-steps 20000 --global-batch-size 64
-    python train.py --resume results/000-DiT-mini/checkpoints/0010000.pt ...    # with the flags of the run to go on with
+torchrun --nproc_per_node=8 train.py --data-path /path/to/imagenet/train --model DiT-XL/2
+python train.py --data-path shapeworld --model DiT-mini --max-steps 20000 --global-batch-size 64
+python train.py --resume results/000-DiT-mini/checkpoints/0010000.pt ...    # with the flags of the run to go on with
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from data import Split, open_data
 from diffusion import create_diffusion
-from diffusion.timestep_sampler import SAMPLERS, create_named_schedule_sampler
-from dit_cli import config_from
-from dit_spec import DiTConfig
-from experiment import Log, experiment_folder, resume, save
-from models import DiT, DiT_models
-from optim import Muon, hidden_matrices
-from sampling import image_size
+from dit.flags import config_from
+from dit.model import DiT, DiT_models
+from dit.pipeline import image_size
+from dit.spec import DiTConfig
+from dit.training.data import Split, open_data
+from dit.training.experiment import Log, experiment_folder, resume, save
+from dit.training.optim import Muon, hidden_matrices
+from dit.training.timestep_sampler import SAMPLERS, create_named_schedule_sampler
+from dit.weights import load_encoder, vae_name
 from toca.loading.weights import load_state_dict
 from toca.runs.files import remove_parts
 from toca.runs.processes import process_group
 from toca.runs.programs import device_from, program_errors
 from toca.runs.seeds import item_seed
-from vae import load_encoder, vae_name
 
 POSITIVE = ("global_batch_size", "log_every", "ckpt_every", "epochs", "max_steps", "patch_size", "num_classes", "image_size")
 

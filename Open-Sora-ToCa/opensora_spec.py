@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from toca.planning.schedule import Bilinear, Cycle
-from toca.planning.spec import Branch, Cost, ModelSpec, Spatial, Stack
+from toca.planning.spec import Branch, Cost, ModelSpec, PublishedCode, Spatial, Stack
 
 FREQUENCIES = 256  # numbers of a sinusoidal embedding
 
@@ -108,10 +108,10 @@ def opensora_spec(
         run_cost={"executed": fps + t * caption + 2 * config.depth * 4 * t * c * c},
         once=(c + t * c, t),  # embedded fps and text; the text's mask
         ratio_schedules={"ToCa": PUBLISHED},
-        spatial=dict.fromkeys(("toca", "duca"), Spatial(block=2, bonus=bonus, frames=bonus_frames, softmax=True)),
+        spatial=dict.fromkeys(("toca", "duca"), Spatial(block=2, bonus=bonus, frames=bonus_frames)),
         coupled_rows=2,
         uncoupled=frozenset({"keys", "values"}),
-        printed_units=(1e12,),
+        published=PublishedCode(softmax_bonus=True, map_keys={"cross_attn": 2 * t}, printed_units=(1e12,)),  # maps of a guided pair
     )
 
 
@@ -132,7 +132,6 @@ def _stack(name: str, config: STDiT3Config, grid: tuple[int, int, int], attended
     cross_attn = Branch(
         "cross_attn",
         cost={"matmul": published, "upstream": published, "executed": Cost(per_token=4 * c * c + 4 * t * c)},
-        map_keys=2 * t,  # those of a guided pair
         interval_scale=2,
         interval=cycles[1],
         **tokenwise,

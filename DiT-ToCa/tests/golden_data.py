@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from dit_spec import DiTConfig
-from models import DiT
+from dit.model import DiT
+from dit.spec import DiTConfig
 from toca.loading.weights import load_into
 from toca.methods import DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.testing.golden import DecidedOncePerStep, as_upstream, find

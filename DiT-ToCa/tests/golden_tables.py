@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from golden_data import read_json
 
-from dit_spec import CONFIGS, DiTConfig, dit_spec
+from dit.spec import CONFIGS, DiTConfig, dit_spec
 from toca.methods import METHODS, Method, TaylorSeer
 from toca.planning.flops import total_flops
 from toca.planning.plan import Kind

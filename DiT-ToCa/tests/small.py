@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from diffusion import create_diffusion
-from dit_spec import DiTConfig, dit_spec
-from models import DiT
+from dit.model import DiT
+from dit.spec import DiTConfig, dit_spec
 from toca.engine.cache import NO_CACHE, Cache
 from toca.methods import Method
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import dit_bench
+from dit import bench
 from toca.planning.plan import Plan
 from toca.runs.bench import step_groups
 
@@ -16,13 +16,13 @@ from toca.runs.bench import step_groups
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict:
     path: Path = tmp_path_factory.mktemp("bench") / "bench.json"
     flags = ["--model", "DiT-mini", "--dtype", "fp32", "bf16", "--image-size", "8", "--num-sampling-steps", "8"]
-    dit_bench.main([*flags, "--device", "cpu", "--output", str(path)])
+    bench.main([*flags, "--device", "cpu", "--output", str(path)])
     return json.loads(path.read_text())
 
 
 def test_every_method_runs_and_the_machine_is_named(report: dict) -> None:
     runs = [(r["dtype"], r["method"]) for r in report["results"]]
-    assert runs == [(dtype, method) for dtype in ("fp32", "bf16") for method in dit_bench.METHODS]
+    assert runs == [(dtype, method) for dtype in ("fp32", "bf16") for method in bench.METHODS]
     assert report["machine"]["torch"] and report["machine"]["threads"] >= 1 and report["date"]
 
 
@@ -48,8 +48,8 @@ def test_the_cache_held_what_was_predicted(report: dict) -> None:
 
 
 def test_partial_steps_fall_into_tenths_of_the_tokens() -> None:
-    from dit_spec import CONFIGS, dit_spec
+    from dit.spec import CONFIGS, dit_spec
 
-    plan: Plan = dit_bench.ToCa(4, 0.25, "constant").plan(dit_spec(CONFIGS["DiT-mini"]), 8)
+    plan: Plan = bench.ToCa(4, 0.25, "constant").plan(dit_spec(CONFIGS["DiT-mini"]), 8)
     names = [group["kind"] for group in step_groups(plan, [0.1] * 8)]
     assert "partial, 20-30% of tokens" in names

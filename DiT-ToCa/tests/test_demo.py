@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import MINI8, save_dit
 
 import demo
-from dit_spec import dit_spec
+from dit.spec import dit_spec
 from toca.methods import ToCa
 from toca.planning.flops import total_flops, uncached_flops
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusion import create_diffusion
 from diffusion.gaussian_diffusion import discretised_gaussian_log_likelihood, normal_kl, squaredcos_betas
 from diffusion.respace import space_timesteps
-from diffusion.timestep_sampler import create_named_schedule_sampler
+from dit.training.timestep_sampler import create_named_schedule_sampler
 
 SHAPE = torch.Size((2, 3, 4, 4))
 TARGET = torch.linspace(-0.9, 0.9, 48).view(1, 3, 4, 4).expand(SHAPE)
@@ -132,9 +132,14 @@ def test_noise_schedules_by_name() -> None:
     assert (half.betas[0], half.betas[-1]) == pytest.approx((2e-4, 0.04))
 
 
-@pytest.mark.parametrize("name, options, mean, spread", [
-    ("uniform", {}, 24.5, 14.4), ("logit-normal", {}, 24.5, 10.4), ("logit-normal", dict(mean=-1.0, std=0.5), 13.4, 4.8),
-])
+@pytest.mark.parametrize(
+    "name, options, mean, spread",
+    [
+        ("uniform", {}, 24.5, 14.4),
+        ("logit-normal", {}, 24.5, 10.4),
+        ("logit-normal", dict(mean=-1.0, std=0.5), 13.4, 4.8),
+    ],
+)
 def test_timestep_samplers_stay_in_range(name: str, options: dict, mean: float, spread: float) -> None:
     torch.manual_seed(0)
     t, weights = create_named_schedule_sampler(name, create_diffusion("50"), **options).sample(20_000, torch.device("cpu"))

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import one_thread, save_vae
+from tiny import one_thread
 
 import download
-import vae
+from dit import weights
 from toca.runs.programs import program_errors
+from toca.testing.parts import save_vae
 
 __all__ = ["one_thread"]
 
@@ -14,7 +15,7 @@ __all__ = ["one_thread"]
 @pytest.fixture(autouse=True)
 def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "PRETRAINED", tmp_path / "pretrained_models")
-    monkeypatch.setattr(vae, "PRETRAINED", tmp_path / "pretrained_models")
+    monkeypatch.setattr(weights, "PRETRAINED", tmp_path / "pretrained_models")
     monkeypatch.setattr(download, "MINI", tmp_path / "weights" / "DiT-mini.safetensors")
     (tmp_path / "pretrained_models").mkdir()
     return tmp_path
@@ -64,7 +65,7 @@ def test_a_missing_vae_is_explained_in_one_line(folders, monkeypatch):
         "diffusers.AutoencoderKL.from_pretrained", lambda name, **_: (_ for _ in ()).throw(OSError(f"We couldn't connect\nto load {name}"))
     )
     with pytest.raises(SystemExit) as error, program_errors():
-        vae.load_vae("mse", torch.device("cpu"))
+        weights.load_vae("mse", torch.device("cpu"))
     text = str(error.value)
     where = str(folders / "pretrained_models" / "sd-vae-ft-mse")
     assert all(part in text for part in ("stabilityai/sd-vae-ft-mse", "download.py --vae mse", where, "--model DiT-mini", "couldn't"))
@@ -73,23 +74,23 @@ def test_a_missing_vae_is_explained_in_one_line(folders, monkeypatch):
 
 def test_a_folder_that_holds_no_vae_is_explained(tmp_path):
     with pytest.raises(ValueError, match="is it a diffusers folder"):
-        vae.load_vae(str(tmp_path), torch.device("cpu"))
+        weights.load_vae(str(tmp_path), torch.device("cpu"))
 
 
 def test_a_vae_in_pretrained_models_needs_no_hub(folders):
     save_vae(folders / "pretrained_models" / "sd-vae-ft-ema")
-    assert vae.load_vae("ema", torch.device("cpu")).config.latent_channels == 4
-    assert vae.save_published("ema") == folders / "pretrained_models" / "sd-vae-ft-ema"
+    assert weights.load_vae("ema", torch.device("cpu")).config.latent_channels == 4
+    assert weights.save_published("ema") == folders / "pretrained_models" / "sd-vae-ft-ema"
 
 
 def test_a_vae_of_another_stride_is_refused(tmp_path):
     with pytest.raises(ValueError, match="stride 2"):
-        vae.load_vae(save_vae(tmp_path / "vae", blocks=2), torch.device("cpu"))
+        weights.load_vae(save_vae(tmp_path / "vae", blocks=2), torch.device("cpu"))
 
 
 def test_decoding_and_encoding(tmp_path):
     name, cpu = save_vae(tmp_path / "vae"), torch.device("cpu")
-    decode, encode, model = vae.load_decoder(name, cpu), vae.load_encoder(name, cpu), vae.load_vae(name, cpu)
+    decode, encode, model = weights.load_decoder(name, cpu), weights.load_encoder(name, cpu), weights.load_vae(name, cpu)
     latents = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(decode(latents), model.decode(latents / 0.18215).sample, atol=1e-5, rtol=1e-5)
@@ -105,8 +106,12 @@ def test_decoding_and_encoding(tmp_path):
 
 def test_pixel_models_need_no_vae():
     x = torch.randn(2, 3, 4, 4)
-    assert vae.vae_name(None, 3, "ema") == "none" and vae.vae_name(None, 4, "ema") == "ema" and vae.vae_name("mse", 4, "ema") == "mse"
-    assert vae.load_decoder("none", torch.device("cpu"))(x) is x and vae.load_encoder("none", torch.device("cpu"))(x) is x
+    assert (
+        weights.vae_name(None, 3, "ema") == "none"
+        and weights.vae_name(None, 4, "ema") == "ema"
+        and weights.vae_name("mse", 4, "ema") == "mse"
+    )
+    assert weights.load_decoder("none", torch.device("cpu"))(x) is x and weights.load_encoder("none", torch.device("cpu"))(x) is x
     for name, channels in (("ema", 3), ("none", 4)):
         with pytest.raises(ValueError, match=f"--vae {name}"):
-            vae.vae_name(name, channels, "ema")
+            weights.vae_name(name, channels, "ema")

@@ -11,7 +11,7 @@ from small import SMALL, sample, small_dit
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dit_spec import CONFIGS, DiTConfig, dit_spec
+from dit.spec import CONFIGS, DiTConfig, dit_spec
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.planning.flops import executed_flops, step_flops, total_flops, uncached_flops
 from toca.planning.plan import Plan
@@ -101,5 +101,5 @@ def test_planned_flops_are_those_of_a_run(method: Method, overrides: dict) -> No
 
 
 def test_planning_a_dit_needs_no_torch() -> None:
-    code = "import sys, dit_cli, dit_spec; sys.exit('torch' in sys.modules)"
+    code = "import sys, dit.flags, dit.spec; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

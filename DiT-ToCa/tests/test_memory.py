@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from dit_spec import DiTConfig, dit_spec
-from models import DiT
+from dit.model import DiT
+from dit.spec import DiTConfig, dit_spec
 from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.planning.memory import Held, predict

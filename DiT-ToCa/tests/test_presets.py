@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dit_cli import parse, planned_run, planning_parser
+from dit.flags import parse, planned_run, planning_parser
 from toca.cli.table import preset_data
 from toca.presets import DIT, Published
 

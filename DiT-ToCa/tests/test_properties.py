@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small import SMALL, sample, small_dit
 from torch import Tensor
 
-from dit_spec import dit_spec
+from dit.spec import dit_spec
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.methods.toca import FORCE_FRESH
 from toca.planning.scores import SCORES

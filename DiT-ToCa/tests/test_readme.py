@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 import demo
-import dit_bench
 import download
 import sample
 import sample_ddp
 import train
+from dit import bench
 from toca.presets import DIT, FLUX_DEV
 
 FORK = Path(__file__).parents[1]
 READMES = (FORK / "README.md", FORK.parent / "README.md")
 FOREIGN = {"--nproc_per_node", "--help", "--json", "--png", "--depth"}  # of torchrun, of `toca`, of another fork's benchmark
-PROGRAMS = (sample, sample_ddp, train, demo, dit_bench, download)
+PROGRAMS = (sample, sample_ddp, train, demo, bench, download)
 FLAGS = {flag for program in PROGRAMS for action in program.parser()._actions for flag in action.option_strings} | FOREIGN
 
 

@@ -8,17 +8,18 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import LATENT, MINI8, SIXTEEN_STEPS, one_thread, random_dit, run, save_dit, save_vae
+from tiny import LATENT, MINI8, SIXTEEN_STEPS, one_thread, random_dit, run, save_dit
 
 import sample
 from diffusion import create_diffusion
-from dit_cli import parse
-from dit_spec import CONFIGS
-from sampler import Sampler
+from dit.flags import parse
+from dit.sampler import Sampler
+from dit.spec import CONFIGS
+from dit.upstream_stream import UpstreamStream
 from toca.methods import DuCa, NoCaching, TaylorSeer, ToCa
 from toca.runs.pictures import to_uint8
 from toca.runs.seeds import item_generators
-from upstream_stream import UpstreamStream
+from toca.testing.parts import save_vae
 
 __all__ = ["one_thread"]
 CPU = torch.device("cpu")

@@ -14,18 +14,20 @@ import pytest
 import torch
 from PIL import Image
 from test_sample import reference_stream
-from tiny import SIXTEEN_STEPS, command, environment, one_thread, random_dit, run, save_dit, save_vae
+from tiny import FORK, SIXTEEN_STEPS, one_thread, random_dit, run, save_dit
 
 import sample_ddp
 from diffusion import create_diffusion
-from dit_cli import parse
-from dit_spec import CONFIGS, DiTConfig
-from sampler import Sampler
-from sampling import make_sampler
+from dit.flags import parse
+from dit.pipeline import make_sampler
+from dit.sampler import Sampler
+from dit.spec import CONFIGS, DiTConfig
+from dit.weights import load_decoder
 from toca.methods import NoCaching
 from toca.runs.pictures import to_uint8
 from toca.runs.seeds import item_generators
-from vae import load_decoder
+from toca.testing.parts import save_vae
+from toca.testing.programs import command, environment
 
 __all__ = ["one_thread"]
 CPU = torch.device("cpu")
@@ -173,7 +175,7 @@ def test_killed_and_resumed_by_two_processes_gives_the_same_bytes(tmp_path, ckpt
     (done,) = (tmp_path / "unbroken").glob("*.npz")
 
     folder = tmp_path / "killed" / done.stem
-    program = command("sample_ddp.py", *flags(ckpt, tmp_path / "killed", *more, "--per-proc-batch-size", "1"))
+    program = command(FORK / "sample_ddp.py", *flags(ckpt, tmp_path / "killed", *more, "--per-proc-batch-size", "1"))
     process = subprocess.Popen(program, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(folder, 3, process)
     process.send_signal(signal.SIGKILL)

@@ -12,11 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny import MINI8, one_thread, run, save_dit
 
-import data
 import train
-from data import ImageFolderData, Pictures, ShapeWorld, Shuffled, Split, center_crop
-from experiment import Log
-from models import DiT
+from dit.model import DiT
+from dit.training import data
+from dit.training.data import ImageFolderData, Pictures, ShapeWorld, Shuffled, Split, center_crop
+from dit.training.experiment import Log
 from toca.loading.weights import load_checkpoint, load_into, load_state_dict
 
 __all__ = ["one_thread"]
@@ -77,10 +77,14 @@ def images(tmp_path) -> Path:
 # ---- runs --------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more", [
-    [], ["--optimizer", "muon", "--warmup-steps", "3", "--cooldown", "0.3"],
-    ["--mixed-precision", "bf16", "--timestep-sampler", "logit-normal", "--timestep-mean", "-0.4", "--timestep-std", "0.7"],
-])
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        ["--optimizer", "muon", "--warmup-steps", "3", "--cooldown", "0.3"],
+        ["--mixed-precision", "bf16", "--timestep-sampler", "logit-normal", "--timestep-mean", "-0.4", "--timestep-std", "0.7"],
+    ],
+)
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path, more):
     flags = [*WORLD, "--max-steps", "5", *more]
     folder = training(tmp_path / "results", *flags)

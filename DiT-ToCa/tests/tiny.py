@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from dit_spec import CONFIGS, DiTConfig
-from models import DiT
+from dit.model import DiT
+from dit.spec import CONFIGS, DiTConfig
+from toca.testing import programs
 
 FORK = Path(__file__).parents[1]
 MINI8 = CONFIGS["DiT-mini"].replace(input_size=8)  # 16 tokens
@@ -44,30 +43,6 @@ def save_dit(path: Path, config: DiTConfig = MINI8, seed: int = 0) -> str:
     return str(path)
 
 
-def save_vae(folder: Path, blocks: int = 4) -> str:
-    """A random AutoencoderKL of 4 latent channels and stride 2^(blocks - 1), as diffusers saves it."""
-    from diffusers import AutoencoderKL
-
-    torch.manual_seed(0)
-    AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * blocks,
-        up_block_types=["UpDecoderBlock2D"] * blocks,
-        block_out_channels=[4] * blocks,
-        norm_num_groups=2,
-        latent_channels=4,
-    ).save_pretrained(folder)
-    return str(folder)
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(FORK), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def command(program: str, *flags: str, processes: int = 0) -> list[str]:
-    """The command line of a program of the fork, under torchrun if `processes`."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes else []
-    return [sys.executable, *launcher, str(FORK / program), *flags]
-
-
-def run(program: str, *flags: str, processes: int = 0) -> subprocess.CompletedProcess:
-    return subprocess.run(command(program, *flags, processes=processes), env=environment(), capture_output=True, text=True, timeout=120)
+def run(program: str, *flags: str, processes: int = 0) -> subprocess.CompletedProcess[str]:
+    """A program of the fork."""
+    return programs.run(FORK / program, *flags, processes=processes)

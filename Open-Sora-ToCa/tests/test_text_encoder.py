@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from golden_folder import read_json
-from tiny_parts import TEXT_LENGTH, TEXT_WIDTH, save_t5
+from tiny_parts import TEXT_LENGTH, TEXT_WIDTH
 
 from opensora.inference.pipeline import encode_texts
 from opensora.models.text_encoder import T5Encoder
 from toca.loading.caption_cleaning import clean_caption
+from toca.testing.parts import save_t5
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return save_t5(tmp_path_factory.mktemp("t5") / "t5")
+    return Path(save_t5(tmp_path_factory.mktemp("t5") / "t5", TEXT_WIDTH))
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from opensora.models.stdit.stdit3 import STDiT3
 from opensora.models.vae import VideoAutoencoderPipeline
 from opensora_spec import STDiT3Config
+from toca.testing.parts import randomize, save_t5
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TEXT_WIDTH, TEXT_LENGTH = 24, 40
 MODEL_SIZES = dict(depth=2, hidden_size=32, num_heads=2, caption_channels=TEXT_WIDTH, model_max_length=TEXT_LENGTH)
 VAE_SIZES = dict(
@@ -32,35 +32,14 @@ def save_vae(folder: Path) -> Path:
     return folder
 
 
-def save_t5(folder: Path) -> Path:
-    """A two-layer T5 whose tokenizer knows letters and a space."""
-    from transformers import T5Config, T5EncoderModel, T5Tokenizer
-
-    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *(("\u2581" + x, -2.0) for x in LETTERS), *((x, -3.0) for x in LETTERS)]
-    T5Tokenizer(vocab=vocab, extra_ids=0).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = T5Config(vocab_size=64, d_model=TEXT_WIDTH, d_kv=8, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu")
-    T5EncoderModel(config).save_pretrained(folder)
-    return folder
-
-
 def save_stdit(folder: Path) -> Path:
     """A folder as OpenSora-STDiT-v3."""
     folder.mkdir(parents=True)
-    model = randomize(STDiT3(STDiT3Config(**MODEL_SIZES)))
+    model = randomize(STDiT3(STDiT3Config(**MODEL_SIZES)), seed=2)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "model.safetensors")
     published = dict(architectures=["STDiT3"], model_type="STDiT3", input_size=[None, None, None], torch_dtype="float32", qk_norm=True)
     (folder / "config.json").write_text(json.dumps(published | MODEL_SIZES))
     return folder
-
-
-def randomize(module: torch.nn.Module) -> torch.nn.Module:
-    """Make every parameter matter."""
-    generator = torch.Generator().manual_seed(2)
-    for p in module.parameters():
-        scale = 0.6 * p[0].numel() ** -0.5 if p.ndim > 1 else 0.1
-        p.data = (p.ndim == 1) * p.data + scale * torch.randn(p.shape, generator=generator)
-    return module
 
 
 CONFIG = """
@@ -80,7 +59,7 @@ scheduler = dict(type="rflow", use_timestep_transform=True, num_sampling_steps=6
 
 def save_all(folder: Path) -> Path:
     """All components and a configuration that names them; returns its path."""
-    parts = dict(stdit=save_stdit(folder / "stdit"), vae=save_vae(folder / "vae"), t5=save_t5(folder / "t5"))
+    parts = dict(stdit=save_stdit(folder / "stdit"), vae=save_vae(folder / "vae"), t5=save_t5(folder / "t5", TEXT_WIDTH))
     path = folder / "tiny.py"
     path.write_text(CONFIG.format(length=TEXT_LENGTH, **parts))
     return path

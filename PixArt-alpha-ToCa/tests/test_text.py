@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_parts import LENGTH, WIDTH, save_t5
+from tiny_parts import LENGTH, WIDTH
 
-from diffusion.model.t5 import HUB, T5Embedder, encoder_identity, t5_source
-from diffusion.model.text_cache import TextCache, encode_missing
+from pixart.t5 import HUB, T5Embedder, encoder_identity, t5_source
+from pixart.text_cache import TextCache, encode_missing
+from toca.testing.parts import save_t5
 
 CPU = torch.device("cpu")
 TEXTS = ["a fox", "", "a very long text of more letters than fit"]
@@ -47,14 +48,14 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest
         T5Embedder(str(tmp_path / "nowhere"), CPU)
     with pytest.raises(ValueError, match="8bit runs on a GPU, not on cpu: use bf16"):
         T5Embedder(str(tmp_path), CPU, "8bit")
-    save_t5(tmp_path / "cut")
+    save_t5(tmp_path / "cut", WIDTH)
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"cut short")
     with pytest.raises(ValueError, match=r"no T5 encoder at .*cut: .*damaged"):
         T5Embedder(str(tmp_path / "cut"), CPU)
 
 
 def test_eight_bits_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusion.model.t5.find_spec", lambda name: None)
+    monkeypatch.setattr("pixart.t5.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs `pip install bitsandbytes accelerate`"):
         T5Embedder("any", torch.device("cuda"), "8bit")
 

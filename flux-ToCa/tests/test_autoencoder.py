@@ -6,10 +6,11 @@ import pytest
 import torch
 from golden_data import GOLDEN, manifest
 from safetensors.torch import load_file
-from tiny_parts import TINY_AE, randomize
+from tiny_parts import TINY_AE
 
 from flux.modules.autoencoder import AutoEncoder, AutoEncoderParams
 from toca.loading.weights import load_into
+from toca.testing.parts import randomize
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 import torch
-from tiny_parts import CLIP_WIDTH, T5_WIDTH, save_clip, save_t5
+from tiny_parts import CLIP_WIDTH, T5_WIDTH
 from transformers import CLIPTextModel, T5EncoderModel
 
 from flux.modules.conditioner import HFEmbedder
 from flux.weights import load_clip, load_t5
+from toca.testing.parts import save_clip, save_t5
 
 FP32 = torch.float32
 
@@ -18,7 +19,7 @@ FP32 = torch.float32
 def folders(tmp_path_factory):
     """Named so that spelling would mislead: the T5 folder is called as CLIP's hub name, and the other way round."""
     root = tmp_path_factory.mktemp("encoders")
-    return save_t5(root / "openai-clip"), save_clip(root / "t5-v1_1-xxl")
+    return save_t5(root / "openai-clip", T5_WIDTH), save_clip(root / "t5-v1_1-xxl", CLIP_WIDTH)
 
 
 def test_the_configuration_says_which_encoder_it_is(folders):

@@ -10,7 +10,7 @@ import torch
 from golden_data import manifest
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_parts import T5_WIDTH, TINY_AE, randomize, save_adapter, save_module
+from tiny_parts import T5_WIDTH, TINY_AE, save_adapter
 from tiny_programs import parts, tiny, tiny_params
 
 from flux.__main__ import main as flux_main
@@ -18,6 +18,7 @@ from flux.conditions import canny, control_condition, fill_condition, load_pictu
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.image_embedders import ReduxAdapter, SiglipEncoder
 from flux.sampler import pack
+from toca.testing.parts import randomize, save_module
 
 __all__ = ["parts", "tiny"]
 STEPS = ["--num_steps", "6"]

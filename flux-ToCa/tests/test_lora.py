@@ -7,7 +7,7 @@ import pytest
 import torch
 from golden_data import manifest
 from safetensors.torch import load_file
-from tiny_parts import TINY_FLUX, randomize, save_adapter, save_flux
+from tiny_parts import TINY_FLUX, save_adapter, save_flux
 
 from flux.model import Flux
 from flux.modules.lora import LinearLora, merge, replace_linear_with_lora, set_lora_scale, with_adapter
@@ -15,6 +15,7 @@ from flux.sampler import denoise, get_schedule, image_ids
 from flux.spec import CONFIGS
 from toca.loading.weights import load_into
 from toca.methods import NoCaching, TaylorSeer, ToCa
+from toca.testing.parts import randomize
 
 CONTROL = TINY_FLUX.replace(in_channels=128)
 

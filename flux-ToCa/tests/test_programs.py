@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
-from tiny_parts import TINY_AE, randomize, save_module
+from tiny_parts import TINY_AE
 from tiny_programs import parts, tiny
 
 import flux.pipeline
@@ -22,6 +22,7 @@ from flux.modules.autoencoder import AutoEncoder
 from flux.pipeline import Pipeline
 from flux.runs import sample_prompts
 from toca.runs.pictures import to_uint8
+from toca.testing.parts import randomize, save_module
 
 __all__ = ["parts", "tiny"]
 STEPS = ["--num_steps", "8"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +12,14 @@ from tiny_programs import parts, tiny
 
 from flux import geneval
 from flux.runs import sample_prompts
+from toca.testing.programs import run
 
 __all__ = ["parts", "tiny"]
 HERE = Path(__file__).parent
 
 
-def torchrun(program: str, *flags: str) -> subprocess.CompletedProcess:
-    paths = (HERE, HERE.parent / "src", HERE.parent, os.environ.get("PYTHONPATH", ""))
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [sys.executable, *launcher, str(HERE / "tiny_main.py"), program, *flags]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+def torchrun(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    return run(HERE / "tiny_main.py", program, *flags, processes=2, paths=(HERE, HERE.parent / "src", HERE.parent))
 
 
 def files(folder: Path) -> set[str]:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_parts import TINY_AE, TINY_FLUX, save_ae, save_clip, save_flux, save_t5
+from tiny_parts import CLIP_WIDTH, T5_WIDTH, TINY_AE, TINY_FLUX, save_ae, save_flux
 
 from flux import weights
+from toca.testing.parts import save_clip, save_t5
 
 CHANNELS = {"fill": 384, "canny": 128, "depth": 128}
 
@@ -27,8 +28,8 @@ def parts(tmp_path_factory) -> Path:
         if not config.lora:
             save_flux(folder / config.flow.file, tiny_params(name))
     save_ae(folder / "ae.safetensors")
-    save_t5(folder / "first")
-    save_clip(folder / "second")
+    save_t5(folder / "first", T5_WIDTH)
+    save_clip(folder / "second", CLIP_WIDTH)
     return folder
 
 

@@ -148,7 +148,7 @@ def flops_data(run: PlannedRun, images: int) -> Data:
         if run.spec.run_cost:
             kinds["once"] = total - sum(kinds.values())
         counters[counter] = dict(total=total, uncached=uncached, speedup=uncached / total, kinds=kinds)
-    if run.spec.printed_units:
+    if run.spec.published.printed_units:
         counters["upstream"]["rounded_tflops"] = rounded_tflops(plan, rows=rows)
     return run_data(run) | dict(heading=heading(run), images=images, steps=dict(plan.kind_counts()), counters=counters)
 

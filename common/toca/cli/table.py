@@ -34,7 +34,7 @@ def preset_data(name: str, preset: Preset, run: PlannedRun) -> Data:
     rows = run.rows_per_image
 
     def exact(counter: str) -> Data:
-        rounded = dict(rounded_tflops=rounded_tflops(plan, counter, rows)) if run.spec.printed_units else {}
+        rounded = dict(rounded_tflops=rounded_tflops(plan, counter, rows)) if run.spec.published.printed_units else {}
         return _counted(plan, counter, rows) | rounded
 
     return dict(

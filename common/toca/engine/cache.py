@@ -114,12 +114,10 @@ class Branches:
 
     def __init__(self, branches: Mapping[str, BranchFunction]) -> None:
         self.branches = branches
+        vars(self).update(branches)  # found faster than by `__getattr__`; their names are checked, and no other attribute's
 
     def __getattr__(self, name: str) -> BranchFunction:
-        branches = vars(self).get("branches", {})
-        if name in branches:
-            return branches[name]
-        raise AttributeError(f"this layer has no branch {name!r}; it has {', '.join(branches) or 'none'}")
+        raise AttributeError(f"this layer has no branch {name!r}; it has {', '.join(vars(self).get('branches', ())) or 'none'}")
 
 
 class UncachedLayer(Branches):

@@ -188,7 +188,7 @@ class Selector:
         return score
 
     def _with_bonus(self, score: Tensor, ranking: Ranking) -> Tensor:
-        if ranking.upstream_exact and ranking.softmax:
+        if ranking.softmax:
             return softmax_bonus(score, self.branch.grid, ranking.block, ranking.bonus)
         return spatial_bonus(score, self.branch.grid, ranking.block, ranking.bonus, ranking.upstream_exact, ranking.frames)
 

@@ -92,7 +92,7 @@ class ToCa(Method):
             block=spatial.block if bonus else 0,
             bonus=bonus,
             frames=spatial.frames,
-            softmax=spatial.softmax,
+            softmax=self.upstream_exact and spec.published.softmax_bonus,
             overdue=self.interval if self.force_fresh == "local" and not self.upstream_exact else 0,
             upstream_exact=self.upstream_exact,
         )
@@ -101,7 +101,7 @@ class ToCa(Method):
         if self.ratio >= 1 and not self.upstream_exact:
             return [Phase(0, 0)] * num_steps
         cycle = spec.cycle("fora" if self.ratio == 0 else self.name)
-        if self.force_fresh != "global" and (not self.upstream_exact or self.name in spec.published_local):
+        if self.force_fresh != "global" and (not self.upstream_exact or self.name in spec.published.full_steps_only_global):
             places = (max(0, step + 1 - cycle.lead) for step in range(num_steps))
             return [Phase(place, place) for place in places]
         return cycle.phases(length, num_steps, spec.counts_down, per_layer=self.upstream_exact)
@@ -124,7 +124,7 @@ class ToCa(Method):
     def _tokens(self, spec: ModelSpec, stack: Stack, branch: Branch, layer: int, index: int, num_steps: int) -> int:
         if not branch.tokenwise:
             return 0
-        depth = spec.published_depth if self.upstream_exact else stack.depth
+        depth = spec.published.depth if self.upstream_exact else stack.depth
         at = At(index / num_steps, layer / max(1, depth - 1), (index % self.interval) / self.interval, branch.name, layer)
         count = refreshed_tokens(self.ratio * spec.ratio_schedule(self.ratio_schedule)(at), branch.tokens, self.bucket)
         if self.force_fresh == "local" and not self.upstream_exact:

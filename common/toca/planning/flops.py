@@ -49,9 +49,10 @@ def total_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
 
 def rounded_tflops(plan: Plan, counter: str = "upstream", rows: int = 1) -> float:
     """TFLOPs of a whole run as some published tables have them: every step rounded before the sum, to two decimals of the largest of the
-    spec's `printed_units` that it reaches."""
+    published units that it reaches (`PublishedCode.printed_units`)."""
     steps = [rows * step_flops(plan.spec, row, counter) for row in plan.steps]
-    units = [next((unit for unit in plan.spec.printed_units if flops >= unit), plan.spec.printed_units[-1]) for flops in steps]
+    printed = plan.spec.published.printed_units
+    units = [next((unit for unit in printed if flops >= unit), printed[-1]) for flops in steps]
     return round(sum(round(flops / unit, 2) * unit for flops, unit in zip(steps, units, strict=True)) / 1e12, 2)
 
 

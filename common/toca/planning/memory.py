@@ -87,12 +87,12 @@ def predict(
 def attention_maps(plan: Plan, method: Method, rows: int, element_size: int) -> int:
     """Bytes of the head-averaged attention map of every layer, which the published code keeps where we keep a number per token."""
     ranking = method.ranking(plan.spec)
-    observes = ranking.rule.observes if ranking and plan.spec.published_maps else None
+    observes = ranking.rule.observes if ranking and plan.spec.published.keeps_maps else None
     total = 0
     for stack in plan.spec.stacks:
         scorers = {branch.scorer(observes) for branch in stack.branches if branch.tokenwise} - {None}
         for scorer in map(stack.branch, scorers):
-            keys = {"mass": scorer.tokens, "entropy": scorer.map_keys}.get(observes, 0)
+            keys = {"mass": scorer.tokens, "entropy": plan.spec.published.map_keys.get(scorer.name, 0)}.get(observes, 0)
             total += stack.depth * rows * scorer.tokens * keys * element_size
     return total
 

@@ -44,7 +44,8 @@ class Ranking:
 
     score: name of an entry of `planning.scores.ALL_SCORES`.
     age_weight: s3, what a cached step of staleness adds to a score.
-    block, bonus, frames, softmax: s4, as in `planning.spec.Spatial`; none if block is 0.
+    block, bonus, frames: s4, as in `planning.spec.Spatial`; none if block is 0.
+    softmax: the bonus goes to shares of a frame, as published for video.
     overdue: tokens as stale as this go first, whatever their score; 0: never.
     upstream_exact: upstream's similarity (input against cached output) and its bonus on negative scores.
     """

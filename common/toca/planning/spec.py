@@ -32,7 +32,12 @@ def check_branch_names(names: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """FLOPs of one batch row: `fixed` once, `per_token` for every token computed; `reuse` where the stored output is recalled instead."""
+    """FLOPs of one batch row of a branch.
+
+    fixed: where it computes any token.
+    per_token: for every token computed.
+    reuse: where the stored output is recalled instead.
+    """
 
     fixed: int = 0
     per_token: int = 0
@@ -46,13 +51,21 @@ class Cost:
 class Branch:
     """One cached sub-layer: x -> x + gate * branch(x).
 
-    tokenwise: tokens may be refreshed alone (an MLP or cross-attention; never self-attention).
-    inputs, gate: the chunks of the layer's modulation that computing the branch and adding its output need.
-    scored_by: the branch of the same layer whose attention rates this branch's tokens, which are the ones from `scored_from` on there
-    (one joint attention rates the tokens of several streams).
-    entropy_by: the cross-attention of the same layer, computed before this branch or the branch itself, whose entropy (s2) the score
-    `attention` stands for.
-    feeds: the branch of the same layer that alone reads this one's output, as a per-token input: kept only for where that computes.
+    name: `cache.<name>` in a block.
+    tokens, width: of its output, (R, tokens, width).
+    cost: by counter (`toca.planning.flops`).
+    tokenwise: whether tokens may be refreshed alone: an MLP or cross-attention, never self-attention.
+    inputs: the chunks of the layer's modulation that computing the branch takes.
+    gate: those that adding its output takes.
+    grid: rows and columns of its tokens, of every frame in turn; None if they have no places.
+    scored_by: name of the branch (same layer) whose attention scores this branch's tokens.
+    scored_from: index of the first of these tokens among those of that attention, which may be of several streams.
+    entropy_by: name of the cross-attention (same layer, computed before this branch, or this branch itself) whose entropy (s2) the score
+        `attention` stands for.
+    feeds: name of the only branch (same layer) that uses this branch's output, as an extra input per token. The cache then stores just the
+        tokens that branch will recompute, and skips this branch at steps where it recomputes none.
+    interval_scale: length of its cycle, in cycles of the method.
+    interval: length of its cycle in steps, whatever the method's is.
     """
 
     name: str
@@ -62,14 +75,13 @@ class Branch:
     tokenwise: bool = False
     inputs: tuple[int, ...] = ()
     gate: tuple[int, ...] = ()
-    grid: tuple[int, int] | None = None  # rows, columns; of every frame in turn
+    grid: tuple[int, int] | None = None
     scored_by: str | None = None
     scored_from: int = 0
     entropy_by: str | None = None
     feeds: str | None = None
-    map_keys: int = 0  # of the attention map that the published code keeps where its entropy rates tokens
-    interval_scale: int = 1  # a branch may follow a cycle longer than the method's,
-    interval: int | None = None  # or one of its own, whatever the method's is
+    interval_scale: int = 1
+    interval: int | None = None
 
     def __post_init__(self) -> None:
         check_branch_names([self.name])
@@ -85,13 +97,21 @@ class Branch:
 
 @dataclass(frozen=True)
 class Stack:
-    """`depth` equal layers. layer_cost: FLOPs a row costs in every layer that runs; norm_cost: in those not purely forecast. once: numbers
-    of the model's dtype that a row of every layer keeps by `LayerCache.once`."""
+    """Equal layers, one after the other.
+
+    name: of the block list that `cache.walk` goes through.
+    depth: number of layers.
+    branches: in the order in which a layer computes them.
+    modulation: of a layer, (number of chunks, width of one).
+    layer_cost: FLOPs per batch row of a layer that runs, by counter, beside its branches.
+    norm_cost: FLOPs per batch row of a layer that is not purely forecast, by counter.
+    once: numbers of the model's dtype per batch row that a layer keeps by `LayerCache.once`.
+    """
 
     name: str
     depth: int
     branches: tuple[Branch, ...]
-    modulation: tuple[int, int]  # (chunks, width of one)
+    modulation: tuple[int, int]
     layer_cost: Mapping[str, int]
     norm_cost: Mapping[str, int] = field(default_factory=dict)
     once: int = 0
@@ -106,42 +126,74 @@ class Stack:
 
 @dataclass(frozen=True)
 class Spatial:
-    """s4: the best token of every block x block cell of the grid, over `frames` frames, gets `bonus` times its score on top.
+    """s4: in every cell of the grid the score of the best token grows.
 
-    softmax: the published code takes a softmax of every frame's scores first.
+    block: side of a cell in tokens; 0: no cells.
+    bonus: share of its score that the best token gets on top.
+    frames: depth of a cell in frames.
     """
 
     block: int
     bonus: float
     frames: int = 1
-    softmax: bool = False
+
+
+@dataclass(frozen=True)
+class PublishedCode:
+    """Where the published code differs from ours: for `upstream_exact` and for published tables, never for our own runs.
+
+    depth: number of layers that its layer schedules take for granted.
+    full_steps_only_global: names of the methods that have full steps with force_fresh "global" alone; in the others they recur always.
+    softmax_bonus: its s4 takes a softmax of every frame's scores first.
+    keeps_maps: it keeps attention maps where they score tokens.
+    map_keys: length of a map's rows by branch, where the entropy of its attention scores tokens.
+    printed_units: in FLOPs, largest first: its totals add up steps that were rounded in them (`toca.planning.flops.rounded_tflops`);
+        none: totals are exact.
+    """
+
+    depth: int = 28
+    full_steps_only_global: frozenset[str] = frozenset()
+    softmax_bonus: bool = False
+    keeps_maps: bool = True
+    map_keys: Mapping[str, int] = field(default_factory=dict)
+    printed_units: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class ModelSpec:
     """A model at one resolution.
 
-    counts_down: its step index falls during sampling; schedules see that index. coupled_rows: an image has so many rows, one in each of
-    as many equal parts of the batch, and scores may rate them together: 2 for the halves of guidance.
+    name: of the model family.
+    stacks: in the order in which the model computes them.
+    forward_cost: FLOPs per batch row of a step outside the stacks, by counter.
+    hidden: (tokens, width) of what enters `Cache.step`, and of the hidden state after the last stack.
+    cycles: how full steps recur, by method; where a method is missing, in the plain cycle.
+    run_cost: FLOPs per batch row at the first step alone, by counter: of what `Cache.once` keeps.
+    once: what `Cache.once` keeps per batch row, (numbers of the model's dtype, bytes of other dtypes).
+    ratio_schedules: by name, beside the common ones.
+    spatial: by method.
+    counts_down: its step index falls during sampling; schedules see that index.
+    coupled_rows: batch rows of an image, one in each of as many equal parts of the batch; scores may be shared among them. 2 for the halves
+        of guidance.
+    uncoupled: what scores observe (`Score.observes`) that are not shared all the same.
+    skip_odd: DuCa skips odd places of the cycle instead of even ones.
+    published: what the published code does otherwise.
     """
 
     name: str
     stacks: tuple[Stack, ...]
-    forward_cost: Mapping[str, int]  # FLOPs of a row outside the stacks
-    hidden: tuple[int, int]  # (tokens, width) of what enters `Cache.step` and of the hidden state after the last stack
-    cycles: Mapping[str, Cycle] = field(default_factory=dict)  # by method, where it is not the plain one
-    run_cost: Mapping[str, int] = field(default_factory=dict)  # FLOPs of a row at the first step alone: what `Cache.once` keeps
-    once: tuple[int, int] = (0, 0)  # what that is, of a row: (numbers of the model's dtype, bytes of other dtypes)
-    ratio_schedules: Mapping[str, RatioSchedule] = field(default_factory=dict)  # beside the common ones
-    spatial: Mapping[str, Spatial] = field(default_factory=dict)  # by method
+    forward_cost: Mapping[str, int]
+    hidden: tuple[int, int]
+    cycles: Mapping[str, Cycle] = field(default_factory=dict)
+    run_cost: Mapping[str, int] = field(default_factory=dict)
+    once: tuple[int, int] = (0, 0)
+    ratio_schedules: Mapping[str, RatioSchedule] = field(default_factory=dict)
+    spatial: Mapping[str, Spatial] = field(default_factory=dict)
     counts_down: bool = False
     coupled_rows: int = 1
-    uncoupled: frozenset[str] = frozenset()  # what scores observe (`planning.scores`) that rate the rows of an image apart all the same
-    skip_odd: bool = False  # DuCa skips odd places of the cycle instead of even ones
-    published_local: frozenset[str] = frozenset()  # methods whose published code has full steps with force_fresh "global" alone
-    published_depth: int = 28  # the depth that upstream's layer schedules take for granted
-    published_maps: bool = True  # upstream keeps attention maps where they rate tokens
-    printed_units: tuple[float, ...] = ()  # largest first, if published totals add up rounded steps (`toca.planning.flops.rounded_tflops`)
+    uncoupled: frozenset[str] = frozenset()
+    skip_odd: bool = False
+    published: PublishedCode = PublishedCode()
 
     @property
     def counters(self) -> tuple[str, ...]:

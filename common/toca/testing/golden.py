@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -64,3 +65,14 @@ def find(model: str, tests: Path) -> Golden:
         if (folder / CASES).is_file():
             return Golden(folder)
     raise FileNotFoundError(f"there is no {CASES} in {' or '.join(map(str, folders))}")
+
+
+def assert_close(actual: Tensor, reference: Tensor, tolerance: float = 0.0, name: str = "") -> None:
+    """Every number is the reference's to `tolerance` times the reference's largest: another processor rounds otherwise, and the rounding
+    of a sum is as large as its largest terms. A tolerance of 0: to the bit."""
+    scale = reference.abs().max().item() if tolerance and reference.numel() else 1.0
+
+    def explain(message: str) -> str:
+        return f"{name}: {message}"
+
+    torch.testing.assert_close(actual.to(reference.dtype), reference, atol=tolerance * scale, rtol=0, msg=explain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from toca.planning.schedule import At, Bilinear, Cycle
-from toca.planning.spec import Branch, Cost, ModelSpec, Stack
+from toca.planning.spec import Branch, Cost, ModelSpec, PublishedCode, Stack
 
 CELL = 16  # pixels of a token's side: the autoencoder's 8, two latents packed
 FREQUENCIES = 256  # numbers of a sinusoidal embedding
@@ -122,8 +122,7 @@ def flux_spec(params: FluxParams, img_tokens: int, txt_tokens: int, lora_rank: i
             "linear-layerwise": Bilinear(progress=(1.6 * 1.9, 1.6 * -1.8), depth=(1.6, -1.2)),
         },
         skip_odd=True,
-        published_maps=False,
-        printed_units=(1e12, 1e9),
+        published=PublishedCode(keeps_maps=False, printed_units=(1e12, 1e9)),
     )
 
 

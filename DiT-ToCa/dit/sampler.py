@@ -1,0 +1,104 @@
+"""The sampling run of a DiT: from class labels and noise to latents, under a caching method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dit.model import DiT
+from dit.spec import dit_spec
+from toca.cli.report import run_summary, summary_line
+from toca.diffusion import GaussianDiffusion
+from toca.engine.cache import Cache
+from toca.methods import Method
+from toca.planning.plan import Plan
+from toca.planning.run import PlannedRun
+from toca.planning.spec import ModelSpec
+
+Noise = Callable[[int], Tensor]  # step index -> standard normal draws (B, C, H, W)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A DiT, a diffusion and how to run them.
+
+    ddim: DDIM with `eta`, else DDPM. cfg_scale 1 runs without guidance. guide_all_channels: guide every noise channel, not the first three.
+    """
+
+    model: DiT
+    diffusion: GaussianDiffusion
+    method: Method
+    ddim: bool = True
+    eta: float = 0.0
+    cfg_scale: float = 1.5
+    guide_all_channels: bool = False
+    clip_denoised: bool = False
+    progress: bool = False
+
+    @property
+    def guided(self) -> bool:
+        return self.cfg_scale != 1.0
+
+    @property
+    def spec(self) -> ModelSpec:
+        return dit_spec(self.model.config, "ddim" if self.ddim else "ddpm")
+
+    @property
+    def plan(self) -> Plan:
+        return self.method.plan(self.spec, self.diffusion.num_timesteps)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents, or pixels, that the model denoises."""
+        size = self.model.config.input_size
+        return (self.model.in_channels, *((size, size) if isinstance(size, int) else size))
+
+    def sample(self, labels: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Latents (or pixels) (B, C, H, W) of class labels (B,), each from its own CPU generator: no image depends on its batch."""
+
+        def noise(step: int) -> Tensor:
+            draws = torch.stack([torch.randn(self.input_shape, generator=generator) for generator in generators])
+            return draws.pin_memory().to(labels.device, non_blocking=True) if labels.is_cuda else draws  # pinned: the host does not wait
+
+        return self.run(labels, noise(self.diffusion.num_timesteps), noise, seeds=[generator.initial_seed() for generator in generators])
+
+    @torch.no_grad()
+    def run(self, labels: Tensor, z: Tensor, noise: Noise, seeds: Sequence[int] | None = None, upstream_noise: bool = False) -> Tensor:
+        """The sampling loop from latents z (B, C, H, W) on the device of the labels (B,); returns the final latents.
+
+        noise: asked at the steps that need noise, or at every step with `upstream_noise`. seeds: for methods that draw tokens.
+        """
+        model, dtype, rows = self.model, self.model.pos_embed.dtype, 2 if self.guided else 1
+        y = torch.cat([labels, torch.full_like(labels, model.num_classes)]) if self.guided else labels
+        options = dict(clip_denoised=self.clip_denoised, progress=self.progress, upstream_noise=upstream_noise)
+        loop = self.diffusion.p_sample_loop
+        if self.ddim:
+            loop, options["eta"] = self.diffusion.ddim_sample_loop, self.eta
+        kwargs = dict(y=y)
+        forward = model.forward
+        if self.guided:
+            forward = model.forward_with_cfg
+            kwargs |= dict(cfg_scale=self.cfg_scale, guide_all_channels=self.guide_all_channels)
+        with Cache(self.spec, self.method, self.diffusion.num_timesteps, seeds=seeds) as cache:
+            timesteps = torch.tensor(self.diffusion.timestep_map[::-1], device=z.device)
+            model.precompute_modulation(cache, timesteps, y)
+            x = loop(
+                lambda x, t, **kw: forward(x.to(dtype), t, **kw),  # the sampler's own arithmetic stays in float32
+                (rows * len(z), *z.shape[1:]),
+                z.repeat(rows, 1, 1, 1),
+                model_kwargs=dict(kwargs, cache=cache),
+                noise_fn=lambda step, _: noise(step).repeat(rows, 1, 1, 1),
+                **options,
+            )
+        return x[: len(labels)]
+
+    def summary(self) -> dict[str, object]:
+        """What the plan does, for one line on the terminal and for the manifest."""
+        return run_summary(PlannedRun("", self.spec, self.method, self.diffusion.num_timesteps, 2 if self.guided else 1))
+
+
+def describe(sampler: Sampler) -> str:
+    return summary_line(sampler.summary())

@@ -1,0 +1,1 @@
+"""Training a DiT: `train.py`'s data, optimisers, timesteps and files."""
