@@ -167,7 +167,6 @@ def test_a_bad_flag_or_file_is_one_line_before_anything_runs(monkeypatch, config
         "num_sampling_steps must be": (*PROMPT, "--num-sampling-steps", 0),
         "there is no checkpoint /none": (*PROMPT, "--ckpt-path", "/none"),
         "cfg_scale must be a number": (*PROMPT, "--cfg-scale", "nan"),
-        "interval must be at least 1": (*PROMPT, "--fresh-threshold", 0),
         "127.0.0.1:9/a.png: cannot be fetched": (*PROMPT, "--reference-path", "http://127.0.0.1:9/a.png", "--mask-strategy", "0"),
         "llm-refine": (*PROMPT, "--llm-refine", "true"),
     }

@@ -256,7 +256,6 @@ def test_unsafe_pictures_are_not_written(tmp_path, tiny, monkeypatch, prompt_fil
 # ---- errors ------------------------------------------------------------------------------------------------------------------------
 
 ERRORS = {
-    "cycle": (["--method", "toca", "--fresh_threshold", "0"], "interval must be at least 1"),
     "device": (["--device", "nonsense"], "no such kind of device"),
     "no gpu": (["--device", "cuda:77"], "CUDA devices"),
     "checkpoint": (["--ckpt", "./nowhere"], "--ckpt names ./nowhere.*huggingface.co/black-forest-labs/FLUX.1-schnell.*put it at"),
@@ -270,6 +269,7 @@ NUMBERS = {
     "--num_steps": ("0", "a whole number of 1 to 1000"),
     "--guidance": ("nan", "0 to 1000, got 'nan'"),
     "--batch_size": ("0", "a whole number of 1 to"),
+    "--fresh_threshold": ("0", "a whole number of 1 to"),
 }
 
 
