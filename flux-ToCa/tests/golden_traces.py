@@ -121,7 +121,7 @@ def as_stored(model: Flux, key: str, value: Tensor, txt_tokens: int) -> Tensor:
     if name != "attn":
         return value
     if stream == "single":
-        return linear_part(model.single_blocks[int(layer)].linear2, value, columns=slice(model.params.hidden_size))
+        return linear_part(model.single_blocks[int(layer)].linear2, value, inputs=slice(model.params.hidden_size))
     block = model.double_blocks[int(layer)]
     return torch.cat((block.txt_attn.proj(value[:, :txt_tokens]), block.img_attn.proj(value[:, txt_tokens:])), dim=1)
 

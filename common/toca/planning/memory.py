@@ -66,6 +66,7 @@ def predict(
     packed = {place: reads for some in timelines for place, reads in some.packed.items()}
     outputs = _stored(plan, sizes, packed, method.forecasts)
     hidden = rows * spec.hidden[0] * spec.hidden[1] * element_size
+    states = _states(plan, method.forecasts)
     seeds = rows * INT64 if ranking and ranking.rule.random else 0
     selectors = [_selector(some, rows) for some in timelines]
     modulation = sum(_tables(plan, rows * element_size, modulation_budget))
@@ -75,23 +76,24 @@ def predict(
         Held(
             outputs=outputs[step],
             inputs=inputs[step],
-            hidden=hidden if row[HIDDEN].keep else 0,
+            hidden=hidden * states[step],
             ranking=seeds + sum(held[step] for held in selectors),
             modulation=modulation,
             once=once,
         )
-        for step, row in enumerate(plan.steps)
+        for step, actions in enumerate(plan.steps)
     ]
 
 
 def attention_maps(plan: Plan, method: Method, rows: int, element_size: int) -> int:
     """Bytes of the head-averaged attention map of every layer, which the published code keeps where we keep a number per token."""
     ranking = method.ranking(plan.spec)
-    observes = ranking.rule.observes if ranking and plan.spec.published.keeps_maps else None
-    total = 0
+    if ranking is None or not plan.spec.published.keeps_maps:
+        return 0
+    observes, total = ranking.rule.observes, 0
     for stack in plan.spec.stacks:
-        scorers = {branch.scorer(observes) for branch in stack.branches if branch.tokenwise} - {None}
-        for scorer in map(stack.branch, scorers):
+        names = {branch.scorer(observes) for branch in stack.branches if branch.tokenwise}
+        for scorer in (branch for branch in stack.branches if branch.name in names):
             keys = {"mass": scorer.tokens, "entropy": plan.spec.published.map_keys.get(scorer.name, 0)}.get(observes, 0)
             total += stack.depth * rows * scorer.tokens * keys * element_size
     return total
@@ -120,9 +122,9 @@ def _tables(plan: Plan, bytes_per_element: int, budget: int) -> Iterator[int]:
 def _stored(plan: Plan, sizes: Mapping[Site, int], packed: Mapping[tuple[int, Site], Reads], forecasts: bool) -> list[int]:
     """Bytes of all slots after every step; sizes: of one whole tensor of a site. packed: `Timeline.packed`."""
     held, reads, totals = dict.fromkeys(sizes, 0), dict.fromkeys(sizes, NO_READS), []
-    for step, row in enumerate(plan.steps):
+    for step, actions in enumerate(plan.steps):
         for site in plan.running_sites(step):
-            action = row[site]
+            action = actions[site]
             if site not in sizes:
                 continue
             if action.kind is Kind.FULL:
@@ -133,6 +135,18 @@ def _stored(plan: Plan, sizes: Mapping[Site, int], packed: Mapping[tuple[int, Si
                 held[site] = sizes[site] * (action.order + 1 if forecasts else 1) * action.keep
         totals.append(sum(held.values()))
     return totals
+
+
+def _states(plan: Plan, forecasts: bool) -> list[int]:
+    """How many hidden states, differences of them included, are held after every step."""
+    held, states = 0, []
+    for actions in plan.steps:
+        action = actions[HIDDEN]
+        if action.kind is Kind.FULL:
+            held = action.order + 1 if forecasts else 1
+        held *= action.keep
+        states.append(held)
+    return states
 
 
 def _selector(timeline: Timeline, rows: int) -> list[int]:
