@@ -19,7 +19,7 @@ class TaylorSeer(Method):
 
     name = "taylorseer"
     label = "Taylor"
-    flags = (CYCLE_LENGTH, Flag("max_order", "order", "order of taylorseer's differences", 1, int))
+    flags = (CYCLE_LENGTH, Flag("max_order", "order", "order of taylorseer's differences", 1, int, least=0, most=100))
     forecasts = True
     interval: int = 4
     order: int = 4

@@ -22,6 +22,7 @@ class Flag:
     help: one line.
     default: where a fork has no other.
     type: makes a value of a text; `bool` for a switch.
+    least, most: of a number.
     choices: what it may be, given a spec of the model; None: anything.
     applies: whether a model, by its spec, has any use for it.
     in_name: whether a folder's name tells runs apart by it.
@@ -32,6 +33,8 @@ class Flag:
     help: str
     default: Any = None
     type: Callable[[str], Any] = str
+    least: float = 1
+    most: float = 1000
     choices: Callable[[ModelSpec], tuple[str, ...]] | None = None
     applies: Callable[[ModelSpec], bool] = lambda spec: True
     in_name: bool = True

@@ -8,63 +8,57 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from flux.flags import add_shared_flags, add_switch, check, describe, load_pipeline, program_errors
+from flux.flags import GUIDANCE, SEED, SIDE, STEPS, TEXT_MODELS, RunSettings, add_shared_flags, add_switch, check_writable, parse
 from flux.pipeline import Condition, Pipeline
-from flux.runs import Clock, Writer
-from flux.sampling import CELL
-from flux_cli import parse
+from flux.runs import Writer, program_errors
+from flux.spec import CELL
+from toca.cli.flags import Parser
+from toca.console import announce
+from toca.runs.clock import Stopwatch
 from toca.runs.files import remove_parts
 from toca.runs.programs import device_from
 
-NAMES = ("flux-dev", "flux-schnell", "flux-dev-krea")
 PROMPT = "a lighthouse on a cliff above the fog at dawn, with the word FLUX painted on its wall"
 HELP = """Type a prompt, nothing to use the last one again, or a command:
 /w WIDTH     /h HEIGHT    pixels, multiples of 16
 /s SEED      of the next picture
 /g GUIDANCE  /n STEPS
 /q           quit"""
+COMMANDS = {"w": ("width", SIDE), "h": ("height", SIDE), "s": ("seed", SEED), "g": ("guidance", GUIDANCE), "n": ("num_steps", STEPS)}
+
+
+def changed(settings: RunSettings, line: str) -> RunSettings:
+    """The settings after a slash command. Raises ValueError that says what is wrong with it."""
+    name, _, text = line[1:].partition(" ")
+    if name not in COMMANDS:
+        raise ValueError(f"unknown command /{name}")
+    field, kind = COMMANDS[name]
+    try:
+        value = kind(text.strip())
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"/{name} {error}") from None
+    if kind is SIDE and value % CELL:
+        raise ValueError(f"/{name} wants a multiple of {CELL}, got {value}")
+    return settings.changed(**{field: value})
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the next picture is made of. seed: None draws a fresh one."""
+class Order:
+    """The next picture of a loop."""
 
     prompt: str
-    width: int
-    height: int
-    num_steps: int
-    guidance: float
-    seed: int | None
+    settings: RunSettings
 
 
-COMMANDS = {"w": "width", "h": "height", "s": "seed", "g": "guidance", "n": "num_steps"}
-
-
-def changed(options: Options, line: str) -> Options:
-    """The options after a slash command. Raises ValueError that says what is wrong with it."""
-    name, _, value = line[1:].partition(" ")
-    if name not in COMMANDS:
-        raise ValueError(f"unknown command /{name}")
-    field = COMMANDS[name]
-    try:
-        number = float(value) if field == "guidance" else int(value)
-    except ValueError:
-        raise ValueError(f"/{name} wants a number, got {value.strip()!r}") from None
-    if field in ("width", "height") and (number < CELL or number % CELL):
-        raise ValueError(f"/{name} wants a multiple of {CELL}, got {number}")
-    if field == "num_steps" and number < 1:
-        raise ValueError(f"/{name} wants at least 1 step, got {number}")
-    return replace(options, **{field: number})
-
-
-def ask(options: Options) -> Options | None:
-    """The options of the next picture, from the keyboard; None to quit."""
+def ask(order: Order) -> Order | None:
+    """The next picture, from the keyboard; None to quit."""
     while True:
         try:
             line = input("next prompt (or /w /h /s /g /n /q): ").strip()
@@ -73,12 +67,14 @@ def ask(options: Options) -> Options | None:
         if line == "/q":
             return None
         if not line.startswith("/"):
-            return replace(options, prompt=line or options.prompt)
+            return replace(order, prompt=line or order.prompt)
         try:
-            options = changed(options, line)
-            print(f"{options.width}x{options.height}, {options.num_steps} steps, guidance {options.guidance}, seed {options.seed}")
+            order = replace(order, settings=changed(order.settings, line))
         except ValueError as error:
-            print(f"{error}\n{HELP}")
+            announce(f"{error}\n{HELP}")
+            continue
+        s = order.settings
+        announce(f"{s.width}x{s.height}, {s.run.num_steps} steps, guidance {s.guidance:g}, seed {s.seed}")
 
 
 def next_index(folder: Path) -> int:
@@ -90,60 +86,61 @@ def next_index(folder: Path) -> int:
 class Run:
     """A program that writes pictures one after the other."""
 
-    def __init__(self, args: argparse.Namespace, pipeline: Pipeline) -> None:
-        self.args, self.pipeline, self.folder = args, pipeline, Path(args.output_dir)
-        self.writer = Writer(args.name, args.add_sampling_metadata, args.watermark, args.use_nsfw_filter)
-        remove_parts(self.folder)
-        print(pipeline.weights(), flush=True)
+    def __init__(self, settings: RunSettings, folder: Path) -> None:
+        device = device_from(settings.device)
+        self.writer, self.pipeline, self.folder = Writer(settings), Pipeline.load(settings, device, progress=True), folder
+        remove_parts(folder)
+        announce(self.pipeline.weights())
 
-    def picture(self, options: Options, condition: Condition | None = None, image_tokens: torch.Tensor | None = None) -> np.ndarray:
+    def picture(self, order: Order, condition: Condition | None = None, image_tokens: torch.Tensor | None = None) -> np.ndarray:
         """Make and write one picture."""
-        seed = torch.Generator().seed() % 2**32 if options.seed is None else options.seed
-        clock, path = Clock(self.pipeline), self.folder / f"img_{next_index(self.folder)}.jpg"
-        with clock:
-            (picture,) = self.pipeline.generate(
-                [options.prompt], [seed], options.height, options.width, options.num_steps, options.guidance, condition, image_tokens
-            )
-        clock.images = 1
-        written = self.writer.write(picture, path, options.prompt)
-        print(f"seed {seed}: {options.prompt!r}\n{clock.report()}{f' -> {path}' if written else ''}", flush=True)
+        prompt, settings = order.prompt, order.settings
+        seed = torch.Generator().seed() % 2**32 if settings.seed is None else settings.seed
+        watch, path = Stopwatch(self.pipeline.device), self.folder / f"img_{next_index(self.folder)}.jpg"
+        with watch:
+            (picture,) = self.pipeline.generate([prompt], [seed], **settings.sampling(), condition=condition, image_tokens=image_tokens)
+        watch.items = 1
+        written = self.writer.write(picture, path, prompt)
+        announce(f"seed {seed}: {prompt!r}\n{watch.report()}{f' -> {path}' if written else ''}")
         return picture
 
 
-def options_from(args: argparse.Namespace) -> Options:
-    return Options(args.prompt, args.width, args.height, args.num_steps, args.guidance, args.seed)
+def announced(args: argparse.Namespace, settings: RunSettings) -> bool:
+    """Say what the run costs; whether it is to go on, which needs a folder for its pictures."""
+    announce(settings.describe())
+    if args.test_FLOPs:
+        announce(settings.flops_lines(1))
+        return False
+    check_writable(Path(args.output_dir), "--output_dir")
+    return True
 
 
 @program_errors()
-def main(args: argparse.Namespace) -> None:
-    cost = check(args)
-    print(describe(args, cost), flush=True)
-    if args.test_FLOPs:
-        print(cost.flops_lines(1))
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(parser(), argv)
+    settings = RunSettings.from_args(args)
+    if not announced(args, settings):
         return
-    device = device_from(args.device)
-    run, options = Run(args, load_pipeline(args, device, progress=True)), options_from(args)
+    run, order = Run(settings, Path(args.output_dir)), Order(args.prompt, settings)
     if not args.loop:
-        run.picture(options)
+        run.picture(order)
         return
-    print(HELP)
-    while options := ask(options):
-        run.picture(options)
-        options = replace(options, seed=None)
+    announce(HELP)
+    while order := ask(order):
+        run.picture(order)
+        order = replace(order, settings=order.settings.changed(seed=None))
 
 
 def add_program_flags(p: argparse.ArgumentParser) -> None:
     """Flags of all sub-commands beside the shared ones."""
-    p.add_argument("--seed", type=int, default=None, help="default: a fresh one for every picture")
+    p.add_argument("--seed", type=SEED, default=None, help="default: a fresh one for every picture")
     p.add_argument("--output_dir", default="output", help="img_0.jpg, img_1.jpg, ...; counts on from what is there")
     add_switch(p, "--add_sampling_metadata", True, "write the prompt into the EXIF data")
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m flux", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    p.add_argument("--name", choices=NAMES, default="flux-schnell")
+def parser() -> Parser:
+    p = Parser(prog="python -m flux", description=__doc__)
+    p.add_argument("--name", choices=TEXT_MODELS, default="flux-schnell")
     p.add_argument("--prompt", default=PROMPT)
     add_switch(p, "--loop", False, "ask for prompts, until /q")
     add_program_flags(p)
@@ -151,5 +148,5 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def run(argv: list[str]) -> None:
-    main(parse(parser(), argv))
+if __name__ == "__main__":
+    main()

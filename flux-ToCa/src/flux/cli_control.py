@@ -6,37 +6,36 @@ python -m flux control --name flux-dev-depth-lora --lora_scale 0.85 --img_cond_p
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image
 
-from flux.cli import Run, add_program_flags, options_from
+from flux.cli import Order, Run, add_program_flags, announced
 from flux.conditions import canny, control_condition, depth_annotator, load_picture, to_tensor
-from flux.flags import add_shared_flags, add_switch, check, describe, load_pipeline, program_errors
-from flux_cli import parse
-from toca.runs.programs import device_from
+from flux.flags import RunSettings, add_shared_flags, add_switch, parse
+from flux.runs import program_errors
+from toca.cli.flags import Parser
 
 NAMES = ("flux-dev-canny", "flux-dev-depth", "flux-dev-canny-lora", "flux-dev-depth-lora")
 DEPTH_MODEL = "LiheYoung/depth-anything-large-hf"
 
 
 @program_errors()
-def main(args: argparse.Namespace) -> None:
-    picture, cost = load_picture(args.img_cond_path), check(args)
-    print(describe(args, cost), flush=True)
-    if args.test_FLOPs:
-        return print(cost.flops_lines(1))
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(parser(), argv)
+    picture, settings = load_picture(args.img_cond_path), RunSettings.from_args(args)
+    if not announced(args, settings):
+        return
     annotate = torch.clone if args.img_is_map else canny if "canny" in args.name else depth_annotator(args.annotator)
-    resized = picture.resize((args.width, args.height), Image.Resampling.LANCZOS)
+    resized = picture.resize((settings.width, settings.height), Image.Resampling.LANCZOS)
     condition = control_condition(2 * to_tensor(resized) - 1, annotate)
-    Run(args, load_pipeline(args, device_from(args.device), progress=True)).picture(options_from(args), condition)
+    Run(settings, Path(args.output_dir)).picture(Order(args.prompt, settings), condition)
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m flux control", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def parser() -> Parser:
+    p = Parser(prog="python -m flux control", description=__doc__)
     p.add_argument("--name", choices=NAMES, required=True)
     p.add_argument("--img_cond_path", required=True, help="the picture; resized to --width x --height")
     add_switch(p, "--img_is_map", False, "the picture is a finished map of edges or depths")
@@ -47,5 +46,5 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def run(argv: list[str]) -> None:
-    main(parse(parser(), argv))
+if __name__ == "__main__":
+    main()

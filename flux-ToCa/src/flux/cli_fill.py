@@ -7,43 +7,40 @@ The result has the size of the picture, whose sides are multiples of 32. White p
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
-from flux.cli import Run, add_program_flags, options_from
+from flux.cli import Order, Run, add_program_flags, announced
 from flux.conditions import fill_condition, load_picture, to_tensor
-from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
-from flux_cli import parse
-from toca.runs.programs import device_from
+from flux.flags import RunSettings, add_shared_flags, parse
+from flux.runs import program_errors
+from toca.cli.flags import Parser
 
 SIDES = 32
 
 
 @program_errors()
-def main(args: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(parser(), argv)
     picture, mask = load_picture(args.img_cond_path), load_picture(args.img_mask_path, "L")
     if picture.size != mask.size or any(side % SIDES for side in picture.size):
         raise ValueError(f"picture and mask must have one size, sides multiples of {SIDES}; got {picture.size} and {mask.size}")
-    args.width, args.height = picture.size
-    cost = check(args)
-    print(describe(args, cost), flush=True)
-    if args.test_FLOPs:
-        return print(cost.flops_lines(1))
-    condition = fill_condition(2 * to_tensor(picture) - 1, to_tensor(mask))
-    Run(args, load_pipeline(args, device_from(args.device), progress=True)).picture(options_from(args), condition)
+    settings = RunSettings.from_args(args, picture.size)
+    if announced(args, settings):
+        condition = fill_condition(2 * to_tensor(picture) - 1, to_tensor(mask))
+        Run(settings, Path(args.output_dir)).picture(Order(args.prompt, settings), condition)
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m flux fill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def parser() -> Parser:
+    p = Parser(prog="python -m flux fill", description=__doc__)
     p.add_argument("--name", choices=("flux-dev-fill",), default="flux-dev-fill")
     p.add_argument("--img_cond_path", required=True, help="the picture")
     p.add_argument("--img_mask_path", required=True, help="white where it is to be painted")
     p.add_argument("--prompt", default="a white paper cup")
     add_program_flags(p)
-    add_shared_flags(p)
+    add_shared_flags(p, sized=False)
     return p
 
 
-def run(argv: list[str]) -> None:
-    main(parse(parser(), argv))
+if __name__ == "__main__":
+    main()

@@ -6,37 +6,36 @@ python -m flux redux --name flux-dev --img_cond_path robot.png
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from flux.cli import Run, add_program_flags, options_from
+from flux.cli import Order, Run, add_program_flags, announced
 from flux.conditions import load_picture
-from flux.flags import DTYPES, add_shared_flags, check, describe, load_pipeline, program_errors
+from flux.files import REDUX, SIGLIP
+from flux.flags import TEXT_MODELS, RunSettings, add_shared_flags, parse
 from flux.modules.image_embedders import ReduxAdapter, SiglipEncoder
-from flux.util import REDUX, SIGLIP, load_checked, read
-from flux_cli import parse
-from toca.runs.programs import device_from
+from flux.runs import program_errors
+from flux.weights import load_checked, read
+from toca.cli.flags import Parser
+from toca.runs.programs import DTYPES, device_from
 
 TOKENS = 729  # of SigLIP so400m at 384 pixels
 GUIDANCE = 2.5
 
 
 @program_errors()
-def main(args: argparse.Namespace) -> None:
-    picture = load_picture(args.img_cond_path)
-    args.guidance = GUIDANCE if args.guidance is None else args.guidance
-    if args.test_FLOPs:
-        args.image_tokens = TOKENS
-        cost = check(args)
-        print(describe(args, cost))
-        return print(cost.flops_lines(1))
-    device = device_from(args.device)
-    tokens = embed(picture, args, device)
-    args.image_tokens = tokens.shape[1]
-    print(describe(args, check(args)), flush=True)
-    Run(args, load_pipeline(args, device, progress=True)).picture(options_from(args), image_tokens=tokens)
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(parser(), argv)
+    picture, settings = load_picture(args.img_cond_path), RunSettings.from_args(args, image_tokens=TOKENS)
+    if not announced(args, settings):
+        return
+    tokens = embed(picture, args, device_from(args.device))
+    settings = settings.changed(image_tokens=tokens.shape[1])
+    Run(settings, Path(args.output_dir)).picture(Order(args.prompt, settings), image_tokens=tokens)
 
 
 @torch.no_grad()
@@ -55,19 +54,18 @@ def embed(picture: Image.Image, args: argparse.Namespace, device: torch.device) 
     return adapter(encoder(picture))
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m flux redux", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    p.add_argument("--name", choices=("flux-dev", "flux-schnell", "flux-dev-krea"), default="flux-dev")
+def parser() -> Parser:
+    p = Parser(prog="python -m flux redux", description=__doc__)
+    p.add_argument("--name", choices=TEXT_MODELS, default="flux-dev")
     p.add_argument("--img_cond_path", required=True, help="the picture")
     p.add_argument("--prompt", default="", help="empty in the published command")
     p.add_argument("--redux", default=None, help="the adapter's weights")
     p.add_argument("--siglip", default=None, help="folder or hub name of SigLIP so400m")
     add_program_flags(p)
     add_shared_flags(p)
+    p.set_defaults(guidance=GUIDANCE)
     return p
 
 
-def run(argv: list[str]) -> None:
-    main(parse(parser(), argv))
+if __name__ == "__main__":
+    main()

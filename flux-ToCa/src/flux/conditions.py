@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flux.modules.autoencoder import AutoEncoder
 from flux.pipeline import Condition
-from flux.sampling import pack, pack_mask
+from flux.sampler import pack, pack_mask
 
 Annotator = Callable[[Tensor], Tensor]  # a picture (1, 3, H, W) in [-1, 1] to a map of the same shape
 LOW, HIGH = 100, 200  # thresholds of the gradient, of levels 0..255

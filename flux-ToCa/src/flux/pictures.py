@@ -1,16 +1,11 @@
-"""From the decoder's output to files: 8-bit conversion, watermark, NSFW filter, metadata."""
+"""What pictures carry, and which are kept: watermark, NSFW filter, metadata."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image
-from torch import Tensor
-
-from toca.runs.files import atomic_path
 
 WATERMARK = 0b001010101111111010000111100111001111010100101110
 WATERMARK_BITS = [int(bit) for bit in bin(WATERMARK)[2:]]  # 46: published pictures carry no leading zeros
@@ -18,12 +13,6 @@ WATERMARK_PIXELS = 256 * 256
 NSFW_MODEL, NSFW_THRESHOLD = "Falconsai/nsfw_image_detection", 0.85
 Mark = Callable[[np.ndarray], np.ndarray]
 Filter = Callable[[np.ndarray], float]
-
-
-def to_uint8(x: Tensor, truncate: bool = False) -> np.ndarray:
-    """Pictures (B, 3, H, W) around [-1, 1] to (B, H, W, 3) uint8, to the nearest level; truncate: to the one below, as published."""
-    x = 127.5 * (x.float().clamp(-1, 1) + 1)
-    return (x if truncate else x.round()).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def watermarker() -> Mark | None:
@@ -66,10 +55,3 @@ def exif(prompt: str | None, model: str) -> Image.Exif:
     if prompt is not None:
         data[ExifTags.Base.ImageDescription] = prompt
     return data
-
-
-def save_picture(picture: np.ndarray, path: Path, data: Image.Exif | None = None) -> None:
-    """Write (H, W, 3) uint8 whole or not at all; JPEGs with quality 95 and full chroma."""
-    options = {} if data is None else dict(exif=data)
-    with atomic_path(path) as part:
-        Image.fromarray(picture).save(part, quality=95, subsampling=0, **options)

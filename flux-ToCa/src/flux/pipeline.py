@@ -11,22 +11,22 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from flux.files import CONFIGS
+from flux.flags import RunSettings
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
-from flux.pictures import to_uint8
-from flux.sampling import denoise, get_noise, get_schedule, prepare, unpack
-from flux_spec import flux_spec
+from flux.sampler import denoise, get_noise, get_schedule, prepare, unpack
+from flux.weights import load_ae, load_clip, load_flow_model, load_t5
 from toca.methods import Method
-from toca.planning.flops import rounded_tflops, total_flops, uncached_flops
-from toca.planning.memory import predict
-from toca.planning.spec import ModelSpec
+from toca.runs.pictures import to_uint8
+from toca.runs.programs import DTYPES, reproducible_matmuls
 
 GB = 1e9
 Condition = Callable[[AutoEncoder], Tensor]  # packed latents (1, N, C) that every input is extended by
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pipeline:
     """Networks and settings of a run of text to image.
 
@@ -43,6 +43,26 @@ class Pipeline:
     offload: bool = False
     upstream: bool = False
     progress: bool = False
+
+    @classmethod
+    def load(cls, settings: RunSettings, device: torch.device, progress: bool = False) -> Pipeline:
+        """The networks of a run, on the device or, with `offload`, on the CPU. Raises ValueError or OSError on missing files."""
+        reproducible_matmuls()
+        config, files, dtype = CONFIGS[settings.name], settings.files, DTYPES[settings.dtype]
+        home = torch.device("cpu") if settings.offload else device
+        lora = dict(lora=files["lora"], lora_scale=settings.lora_scale, keep_lora=settings.keep_lora)
+        return cls(
+            model=load_flow_model(settings.name, home, dtype, files["ckpt"], **lora),
+            ae=load_ae(home, files["ae"], sample_z=settings.upstream_numerics),
+            t5=load_t5(home, config.t5_length, files["t5"], dtype),
+            clip=load_clip(home, files["clip"], dtype),
+            device=device,
+            method=settings.run.method,
+            shifted=config.shifted,
+            offload=settings.offload,
+            upstream=settings.upstream_numerics,
+            progress=progress,
+        )
 
     def generate(
         self,
@@ -109,46 +129,3 @@ class Pipeline:
 
 def nbytes(module: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in module.parameters())
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run costs by its plan, before it runs and without weights."""
-
-    spec: ModelSpec
-    method: Method
-    num_steps: int
-
-    def summary(self, element_size: int = 2) -> dict[str, object]:
-        """For the terminal and for the settings beside the pictures. element_size: bytes of a number of the model."""
-        plan = self.method.plan(self.spec, self.num_steps)
-        flops, uncached = total_flops(plan, "matmul", 1), uncached_flops(plan, "matmul", 1)
-        return dict(
-            method=self.method.name,
-            steps=dict(plan.kind_counts()),
-            tflops_per_image=flops / 1e12,
-            uncached_tflops_per_image=uncached / 1e12,
-            flops_speedup=round(uncached / flops, 3),
-            cache_bytes_per_image=max(held.total for held in predict(plan, self.method, 1, element_size)),
-        )
-
-    def describe(self, element_size: int = 2) -> str:
-        s = self.summary(element_size)
-        steps = ", ".join(f"{count} {kind}" for kind, count in s["steps"].items())
-        saved = f"{s['tflops_per_image']:.2f} of {s['uncached_tflops_per_image']:.2f} TFLOPs per image, {s['flops_speedup']:.2f}x less"
-        return f"{s['method']}: {steps} steps; {saved}; the cache takes {s['cache_bytes_per_image'] / GB:.2f} GB per image"
-
-    def flops_lines(self, images: int) -> str:
-        """Both counters of the engine: what the published code's counter prints, and every matrix product at two per multiply-add."""
-        plan = self.method.plan(self.spec, self.num_steps)
-        upstream, matmul = (total_flops(plan, counter, images) / 1e12 for counter in ("upstream", "matmul"))
-        printed = rounded_tflops(plan, "upstream", images)
-        return (
-            f"upstream: {upstream:.2f} TFLOPs for {images} image(s); {printed:.2f} with every step rounded, as published\n"
-            f"matmul: {matmul:.2f} TFLOPs for {images} image(s)"
-        )
-
-
-def cost_of(params: object, height: int, width: int, txt_tokens: int, method: Method, num_steps: int, lora_rank: int = 0) -> Cost:
-    """lora_rank: of an adapter kept beside the weights. Raises ValueError on settings of the method that make no sense."""
-    return Cost(flux_spec(params, (height // 16) * (width // 16), txt_tokens, lora_rank), method, num_steps)

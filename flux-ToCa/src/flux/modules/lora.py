@@ -12,7 +12,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from flux_spec import LORA_RANK
+from flux.spec import LORA_RANK
 
 PARTS = (".lora_A.weight", ".lora_B.weight", ".lora_B.bias")
 
