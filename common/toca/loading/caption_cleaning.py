@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Sequence
 
 import ftfy
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, ParserRejectedMarkup
 
 FILE_TYPES = "png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4"
 DOMAIN = r"[a-z0-9.\-]+\.(?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b/?(?!@)"
@@ -75,11 +75,19 @@ def clean_caption(caption: str) -> str:
 def _clean(caption: str) -> str:
     text = urllib.parse.unquote_plus(caption).strip().lower()
     text = _apply(ADDRESSES, text)
-    text = _apply(SYMBOLS, BeautifulSoup(text, features="html.parser").text)
+    text = _apply(SYMBOLS, _without_markup(text))
     if len(re.findall("[-_]", text)) > 3:  # words joined by them, such as a file's name
         text = re.sub("[-_]", " ", text)
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
     return _apply(ENDS, _apply(CODES, text)).strip()
+
+
+def _without_markup(text: str) -> str:
+    """The text between tags; as it is where it only looks like markup, such as `<![`, which the parser refuses."""
+    try:
+        return BeautifulSoup(text, features="html.parser").text
+    except ParserRejectedMarkup:
+        return text
 
 
 def _apply(rules: Rules, text: str) -> str:
