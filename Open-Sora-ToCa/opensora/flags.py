@@ -217,7 +217,7 @@ USELESS: tuple[tuple[tuple[str, ...], Callable[[argparse.Namespace], bool], str]
     (("end_index",), lambda args: args.prompt is not None, "all prompts of --prompt are made"),
     (("condition_frame_length", "condition_frame_edit"), lambda args: args.loop == 1, "there is one clip: see --loop"),
     (("save_dir", "sample_name", "prompt_as_path"), lambda args: "output" in args, "--output names the file"),
-    (("cycles",), lambda args: args.method == "none", "--method none has no cycles"),
+    (("cycles",), lambda args: args.method in ("none", "scheduled"), "the method has no cycles"),
     (("bonus", "bonus_frames"), lambda args: args.method not in ("toca", "duca"), "it is of toca and duca"),
     (("bonus_frames",), lambda args: args.bonus == 0, "there is no --bonus"),
     (("seed",), lambda args: args.shared_noise and not _draws_more(args), "--shared-noise draws from seeds of its own"),

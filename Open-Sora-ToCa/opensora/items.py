@@ -12,7 +12,7 @@ from opensora.datasets.utils import count_reference, split_references
 from opensora.utils.inference_utils import append_score, check_numbers, extract_json, get_save_path_name, prompt_of_loop, split_prompt
 from opensora.utils.mask_strategy import Group, check_mask_strategy, check_positions
 from toca.console import announce
-from toca.loading.caption_cleaning import clean_caption
+from toca.loading.caption_cleaning import clean_caption, emptied
 from toca.runs.prompts import read_prompts
 
 ENDLESS = 1_000_000
@@ -107,7 +107,7 @@ def encoded_text(text: str, index: int, args: argparse.Namespace) -> str:
         raise ValueError(f"prompt {index} has {len(text)} characters, at most {MAX_CHARACTERS} are read: {text[:40]!r}...")
     if not args.clean_prompts:
         return append_score(text, args.aes, args.flow, args.camera_motion)
-    if text.strip() and not clean_caption(text):
+    if emptied([text]):
         announce(f"prompt {index} is empty once it is cleaned: {text[:80]!r}; --clean-prompts false has it read as it is")
     return clean_caption(append_score(text, args.aes, args.flow, args.camera_motion))
 

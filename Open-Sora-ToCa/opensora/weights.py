@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +12,8 @@ import torch.nn as nn
 
 from opensora.registry import MODELS, check_module
 from opensora.spec import CONFIGS, STDiT3Config
-from toca.loading.pretrained import is_hub_name
-from toca.loading.weights import check_header, fingerprint, load_into, load_state_dict, shapes_of, weight_files
+from toca.loading.pretrained import config_of, is_hub_name
+from toca.loading.weights import check_header, identity, load_into, load_state_dict, shapes_of, weight_files
 
 COMPUTED = ("pos_embed", "pos_embed_temporal")  # may be in a file, and are computed
 FREQUENCIES, NULL = "rope.freqs", "y_embedder.y_embedding"  # may be missing; may have another number of rows
@@ -56,13 +55,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """config.json of a folder; empty for a file. Raises ValueError if a folder has none, or it is no JSON object."""
     if path.is_file():
         return {}
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} has no readable config.json: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}/config.json is no configuration: it must be a JSON object")
-    return config
+    return config_of(path)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -97,7 +90,7 @@ def check_stdit3(config: STDiT3Config, path: Path) -> None:
     check_header(path, expected, ignored=COMPUTED)
 
 
-def check_parts(parts: Mapping[str, Mapping[str, Any]]) -> tuple[STDiT3Config, dict[str, Any]]:
+def check_parts(parts: Mapping[str, Mapping[str, Any]]) -> tuple[STDiT3Config, dict[str, str]]:
     """Make sure that the networks of a configuration are known and their weights there and of their kind.
 
     Returns the transformer's configuration, and which weights they are.
@@ -125,9 +118,3 @@ def check_parts(parts: Mapping[str, Mapping[str, Any]]) -> tuple[STDiT3Config, d
     check_header(paths["vae"], {key: value.shape for key, value in meta_vae(paths["vae"]).state_dict().items()})
     encoder = Path(parts["text_encoder"]["from_pretrained"])
     return config, {name: identity(path) for name, path in (*paths.items(), ("text_encoder", encoder))}
-
-
-def identity(path: Path) -> dict[str, Any]:
-    """Which weights are at a path: its name, and what its files begin and end with; of a hub name that alone."""
-    files = weight_files(path) if path.exists() else []
-    return dict(name=path.name, fingerprints=[fingerprint(file) for file in files])
