@@ -223,7 +223,7 @@ def test_rounding_and_upstreams_truncation():
     assert to_uint8(torch.full((1, 3, 1, 1), 3.0)).max() == 255
 
 
-def test_watermark_from_its_minimum_size_on(monkeypatch, capsys):
+def test_watermark_from_its_minimum_size_on(monkeypatch):
     class Encoder:
         def set_watermark(self, kind, bits):
             assert kind == "bits" and len(bits) == 46
@@ -237,12 +237,27 @@ def test_watermark_from_its_minimum_size_on(monkeypatch, capsys):
     assert mark(np.zeros((256, 256, 3), np.uint8))[0, 0].tolist() == [0, 0, 1]
     assert mark(np.zeros((240, 256, 3), np.uint8)).max() == 0
     monkeypatch.setitem(sys.modules, "imwatermark", None)
-    assert pictures.watermarker() is None and "pip install invisible-watermark" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--watermark: it needs `pip install invisible-watermark`"):
+        pictures.watermarker()
 
 
-def test_without_its_weights_the_filter_is_off(tmp_path, capsys):
-    assert pictures.nsfw_filter(str(tmp_path / "nowhere")) is None
-    assert len(capsys.readouterr().out.splitlines()) == 1
+def test_what_is_asked_for_and_not_there_is_refused(tmp_path, tiny, prompt_file, monkeypatch):
+    """Before anything is loaded or written: no run without the filter or the watermark that it was to have."""
+    monkeypatch.setattr(pictures, "NSFW_MODEL", str(tmp_path / "nowhere"))
+    monkeypatch.setitem(sys.modules, "imwatermark", None)
+    monkeypatch.setattr(Pipeline, "load", None)
+    large = [*tiny, "--width", "256", "--height", "256"]
+    for flag, message in (
+        ("--use_nsfw_filter", "--use_nsfw_filter: .*nowhere could not be loaded"),
+        ("--watermark", "--watermark: it needs"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            sample_run(tmp_path / "out", prompt_file, *large, flag)
+        with pytest.raises(SystemExit, match=message):
+            flux_main([*large, flag, "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="--watermark needs 256 x 256 pixels"):
+        sample_run(tmp_path / "out", prompt_file, *tiny, "--watermark")
+    assert not (tmp_path / "out").exists()
 
 
 def test_unsafe_pictures_are_not_written(tmp_path, tiny, monkeypatch, prompt_file, capsys):
@@ -297,7 +312,7 @@ def test_an_output_folder_that_cannot_be_written_to_is_found_first(tmp_path, tin
     if folder == "read-only":
         folder = str(tmp_path)
         monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
-    message = rf"error: --output(_dir)?: {folder}.* cannot be written to: (Not a directory|File exists|Permission denied)"
+    message = rf"error: --output(_dir)? {folder}.*(cannot be written to: Permission denied|is a file, not a folder)"
     programs = (
         lambda: sample_run(Path(folder), prompt_file, *tiny),
         lambda: geneval_run(Path(folder), metadata, *tiny),

@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
@@ -175,8 +174,7 @@ def parser() -> Parser:
 @program_errors(after="finished runs are in the result file")
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    folder = HOME / "benchmarks"
-    run_all(args, folder if folder.is_dir() else Path("benchmarks"), args.model, bench)
+    run_all(args, HOME / "benchmarks", args.model, bench)
 
 
 if __name__ == "__main__":

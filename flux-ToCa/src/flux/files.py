@@ -22,15 +22,21 @@ class Source:
     """A file of a hub repository, or with file=None a repository that is a folder of transformers.
 
     variables: environment variables that name it, the first that is set wins. flag: the command-line flag that does.
+    others: names that it may have besides, inside a folder; folders of diffusers among them.
+    hint: what to give where nothing is published.
     """
 
     repo: str
     file: str | None
     variables: tuple[str, ...]
     flag: str
+    others: tuple[str, ...] = ()
+    hint: str = ""
 
     def find(self, given: str | None = None) -> Path:
-        """The file's path; given: a file, a folder that holds it, a hub repository, or repository/file.
+        """The path of the file, or of a folder of diffusers.
+
+        given: one of these, a folder that holds it, a hub repository, or repository/file.
 
         Raises FileNotFoundError that says where to get it and where to put it.
         """
@@ -39,8 +45,8 @@ class Source:
         if asked is None:
             local = CHECKPOINTS / self.file
             return local if local.is_file() else self._fetch(self.repo, self.file)
-        for path in (Path(asked), Path(asked) / self.file, CHECKPOINTS / asked):
-            if path.is_file():
+        for path in (Path(asked), *(Path(asked) / name for name in (self.file, *self.others)), CHECKPOINTS / asked):
+            if path.is_file() or next(path.glob(f"{DIFFUSERS}*"), None):
                 return path
         owner, _, rest = asked.partition("/")
         repo, _, file = rest.partition("/")
@@ -53,10 +59,14 @@ class Source:
         """A folder or hub name of transformers; which one it is, transformers finds out."""
         local = CHECKPOINTS / self.repo.rsplit("/", 1)[1]
         default = str(local) if local.is_dir() else self.repo
-        return given or next((os.environ[name] for name in self.variables if os.environ.get(name)), default)
+        asked = given or next((os.environ[name] for name in self.variables if os.environ.get(name)), default)
+        inside = (str(Path(asked) / name) for name in self.others if (Path(asked) / name / "config.json").is_file())
+        return next(inside, asked)
 
     def advice(self) -> str:
         """Where to get it, and where to put it."""
+        if self.hint:
+            return self.hint
         place = CHECKPOINTS / (self.file or self.repo.rsplit("/", 1)[1])
         return f"get it from https://huggingface.co/{self.repo}, and put it at {place}, or set {self.variables[0]} or {self.flag}"
 
@@ -77,6 +87,15 @@ class Source:
 
 
 HUB = "black-forest-labs/FLUX.1-"
+DIFFUSERS = "diffusion_pytorch_model"  # how the files of a network's folder begin
+ANY_LORA = Source(
+    "",
+    "pytorch_lora_weights.safetensors",
+    (),
+    "--lora",
+    ("adapter_model.safetensors",),
+    hint="--lora wants a LoRA of FLUX in its own, kohya's, diffusers' or PEFT's layout",
+)
 
 
 @dataclass(frozen=True)
@@ -91,13 +110,18 @@ class Config:
     t5_length: int = 512  # text tokens
 
     @property
+    def adapter(self) -> Source:
+        """Where a LoRA is: the model's own, or any that is given."""
+        return self.lora or ANY_LORA
+
+    @property
     def shifted(self) -> bool:
         """Whether the schedule depends on the size of the picture: for all models but the distilled one."""
         return self.params.guidance_embed
 
 
 def _flow(repo: str, file: str, *variables: str) -> Source:
-    return Source(f"{HUB}{repo}", f"{file}.safetensors", (*variables, "FLUX_MODEL"), "--ckpt")
+    return Source(f"{HUB}{repo}", f"{file}.safetensors", (*variables, "FLUX_MODEL"), "--ckpt", ("transformer",))
 
 
 DEV = _flow("dev", "flux1-dev", "FLUX_DEV")
@@ -129,8 +153,8 @@ CONFIGS: dict[str, Config] = {
     "flux-dev-canny-lora": _config("flux-dev-canny-lora", DEV, _lora("canny"), guidance=30.0),
     "flux-dev-depth-lora": _config("flux-dev-depth-lora", DEV, _lora("depth"), guidance=10.0),
 }
-AE = Source(f"{HUB}schnell", "ae.safetensors", ("AE", "FLUX_AE"), "--ae")
-T5 = Source("google/t5-v1_1-xxl", None, ("FLUX_T5",), "--t5")
+AE = Source(f"{HUB}schnell", "ae.safetensors", ("AE", "FLUX_AE"), "--ae", ("vae",))
+T5 = Source("google/t5-v1_1-xxl", None, ("FLUX_T5",), "--t5", ("text_encoder_2",))
 REDUX = Source(f"{HUB}Redux-dev", "flux1-redux-dev.safetensors", ("FLUX_REDUX",), "--redux")
 SIGLIP = Source("google/siglip-so400m-patch14-384", None, ("FLUX_SIGLIP",), "--siglip")
-CLIP = Source("openai/clip-vit-large-patch14", None, ("FLUX_CLIP",), "--clip")
+CLIP = Source("openai/clip-vit-large-patch14", None, ("FLUX_CLIP",), "--clip", ("text_encoder",))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from flux.files import CONFIGS
 from flux.spec import CELL, LORA_RANK, FluxParams, flux_spec, txt_tokens
 from toca.cli import flags as shared
-from toca.cli.flags import LARGEST_SEED, MOST_PIXELS, MOST_STEPS, method_from, number, truth, whole
+from toca.cli.flags import LARGEST_SEED, MOST_PIXELS, MOST_STEPS, check_used, method_from, number, truth, whole
 from toca.cli.report import flops_lines, run_summary, summary_line
 from toca.planning.flops import rounded_tflops
 from toca.planning.memory import DTYPES as BYTES
@@ -25,6 +24,17 @@ from toca.presets import FLUX_DEV, FLUX_OTHERS, Preset
 TEXT_MODELS = ("flux-dev", "flux-schnell", "flux-dev-krea")  # that paint from text alone
 SIDE, STEPS, GUIDANCE, SEED = whole(CELL, MOST_PIXELS), whole(1, MOST_STEPS), number(0, 1000), whole(0, LARGEST_SEED)
 LONGEST_TEXT = 4096
+WATERMARK_PIXELS = 256 * 256  # that the watermark needs
+CONTROL_LORA_SCALE = 0.85  # of the published command; 1 for other adapters
+
+
+def text(given: str) -> str:
+    """The type of a prompt. Raises ArgumentTypeError on bytes that are no text."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("must be text, got bytes that are none in this terminal's encoding") from None
+    return given
 
 
 def add_switch(parser: argparse.ArgumentParser, flag: str, default: bool, help: str) -> None:
@@ -38,7 +48,7 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     shared.add_method_flags(parser, FLUX_DEV, spec, "_", help={"cache_type": age}, method=None, fresh_threshold=4, fresh_ratio=0.1)
 
 
-def add_shared_flags(parser: argparse.ArgumentParser, sized: bool = True, lora: bool = False) -> None:
+def add_shared_flags(parser: argparse.ArgumentParser, sized: bool = True) -> None:
     """Size, sampler, files and numerics, and the method of caching. sized: the size is the program's to choose."""
     if sized:
         parser.add_argument("--width", type=SIDE, default=1360, help="pixels, rounded down to a multiple of 16 (default 1360)")
@@ -47,6 +57,10 @@ def add_shared_flags(parser: argparse.ArgumentParser, sized: bool = True, lora: 
     parser.add_argument("--guidance", type=GUIDANCE, default=None, help="default: the model's own, 3.5 for text to image")
     files = parser.add_argument_group("files", "paths, hub names, or nothing: environment variables, checkpoints/, hub")
     files.add_argument("--ckpt", default=None, help="the model's weights")
+    files.add_argument("--lora", default=None, help="an adapter's weights, in FLUX's own, kohya's, diffusers' or PEFT's layout")
+    weight = "weight of the adapter (default 1; 0.85 for the -lora models)"
+    files.add_argument("--lora_scale", type=number(-100, 100), default=None, help=weight)
+    add_switch(parser, "--keep_lora", False, "run the adapter of a -lora model beside it instead of merging it into the weights")
     files.add_argument("--ae", default=None, help="the autoencoder's weights")
     files.add_argument("--t5", default=None, help="folder or hub name of the T5 encoder")
     files.add_argument("--clip", default=None, help="folder or hub name of the CLIP text encoder")
@@ -59,10 +73,6 @@ def add_shared_flags(parser: argparse.ArgumentParser, sized: bool = True, lora: 
     add_switch(parser, "--use_nsfw_filter", False, "do not write pictures that a classifier rates as unsafe")
     add_switch(parser, "--upstream_numerics", False, "bf16 latents and times, truncated 8-bit pictures, as the published programs")
     add_switch(parser, "--test_FLOPs", False, "print the FLOPs of the run; samples nothing, needs no weights")
-    if lora:
-        files.add_argument("--lora", default=None, help="the adapter's weights, of the -lora models")
-        files.add_argument("--lora_scale", type=number(-100, 100), default=0.85, help="weight of the adapter (default 0.85)")
-        add_switch(parser, "--keep_lora", False, "run the adapter beside the model instead of merging it into the weights")
     add_method_flags(parser)
 
 
@@ -81,7 +91,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None, mo
     preset = given.preset or (None if given.method else default_preset(name))
     if preset:
         parser.set_defaults(preset=preset, **FLUX_DEV[preset].flags)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    check_used(parser, args, argv)
+    return args
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ class RunSettings:
     width, height: pixels, multiples of 16.
     guidance: strength of the distilled guidance.
     seed: of the first picture; None draws a fresh one for each.
-    image_tokens: of a picture, beside the prompt's (redux).
+    image_tokens: how many a picture has, beside the prompt's (redux).
     files: what the flags say of the weights, by flag; None where they say nothing.
     lora_scale, keep_lora: weight of an adapter, and whether it runs beside the weights.
     dtype: of model and text encoders.
@@ -119,29 +131,49 @@ class RunSettings:
     upstream_numerics: bool
     add_sampling_metadata: bool
 
+    @property
+    def has_lora(self) -> bool:
+        """Whether an adapter belongs to it: the model's own, or one that was given."""
+        return CONFIGS[self.name].lora is not None or self.files["lora"] is not None
+
     @classmethod
-    def from_args(cls, args: argparse.Namespace, size: tuple[int, int] | None = None, image_tokens: int = 0) -> RunSettings:
-        """size: width and height where a picture decides them. Raises ValueError that names the flag."""
+    def from_args(
+        cls, args: argparse.Namespace, size: tuple[int, int] | None = None, image_tokens: int = 0, guidance: float | None = None
+    ) -> RunSettings:
+        """size: width and height where a picture decides them. guidance: the program's default, if it has one.
+
+        Raises ValueError that names the flag.
+        """
         config, given = CONFIGS[args.name], vars(args)
         width, height = (side // CELL * CELL for side in size or (args.width, args.height))
         steps = config.num_steps if args.num_steps is None else args.num_steps
-        keep_lora = given.get("keep_lora", False)
+        if args.guidance is not None:
+            _check_guidance("--guidance", args.name)
+        if config.lora is None and (args.keep_lora or (args.lora_scale is not None and args.lora is None)):
+            flag = "--keep_lora: adapters run beside the -lora models alone" if args.keep_lora else "--lora_scale: there is no adapter"
+            raise ValueError(f"{flag}; --lora merges one into the weights")
+        scale = args.lora_scale if args.lora_scale is not None else CONTROL_LORA_SCALE if config.lora else 1.0
         return cls(
-            run=planned(args.name, width, height, config.t5_length + image_tokens, method_from(args), steps, keep_lora),
+            run=planned(args.name, width, height, config.t5_length + image_tokens, method_from(args), steps, args.keep_lora),
             width=width,
             height=height,
-            guidance=config.guidance if args.guidance is None else args.guidance,
+            guidance=next(value for value in (args.guidance, guidance, config.guidance) if value is not None),
             image_tokens=image_tokens,
-            files={flag: given.get(flag) for flag in ("ckpt", "lora", "ae", "t5", "clip")},
-            lora_scale=given.get("lora_scale", 1.0),
-            keep_lora=keep_lora,
+            files={flag: given[flag] for flag in ("ckpt", "lora", "ae", "t5", "clip")},
+            lora_scale=scale,
             add_sampling_metadata=given.get("add_sampling_metadata", True),
-            **{field: given[field] for field in ("name", "preset", "seed", "dtype", "device", "offload", "watermark")},
+            **{field: given[field] for field in ("name", "preset", "seed", "keep_lora", "dtype", "device", "offload", "watermark")},
             **{field: given[field] for field in ("use_nsfw_filter", "upstream_numerics")},
         )
 
+    def __post_init__(self) -> None:
+        if self.watermark and self.width * self.height < WATERMARK_PIXELS:
+            raise ValueError(f"--watermark needs 256 x 256 pixels or as many, a picture of {self.width} x {self.height} has too few")
+
     def changed(self, **fields: Any) -> RunSettings:
         """With other fields, or `num_steps`. Raises ValueError on settings that make no sense."""
+        if "guidance" in fields:
+            _check_guidance("guidance", self.name)
         num_steps = fields.pop("num_steps", self.run.num_steps)
         new = dataclasses.replace(self, **fields)
         length = CONFIGS[new.name].t5_length + new.image_tokens
@@ -178,13 +210,9 @@ class RunSettings:
         return f"{flops_lines(self.run, images)}\npublished: {rounded:.2f} with every step rounded"
 
 
-def check_writable(folder: Path, flag: str) -> None:
-    """Raises ValueError if nothing can be written to a folder, which is made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise ValueError(f"{flag}: {folder} cannot be written to: {error.strerror}") from error
+def _check_guidance(what: str, name: str) -> None:
+    if not CONFIGS[name].params.guidance_embed:
+        raise ValueError(f"{what}: {name} was distilled without guidance, which would change nothing")
 
 
 # ---- what `toca plan | flops | memory | table flux-dev` ask for ---------------------------------------------------------------------

@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
-from flux.flags import STEPS, RunSettings, check_writable, parse
+from flux.flags import STEPS, RunSettings, parse
 from flux.pipeline import Pipeline
-from flux.runs import Writer, add_batch_flags, chunks, program_errors, what_decides
+from flux.runs import Writer, add_batch_flags, checked, chunks, program_errors
+from flux.weights import Files
 from toca.cli.flags import MOST_IMAGES, Parser, whole
 from toca.console import announce
 from toca.runs.clock import Stopwatch
@@ -29,26 +30,35 @@ from toca.runs.pictures import save_picture
 from toca.runs.processes import process_group
 from toca.runs.programs import device_from
 
+OUTPUTS = "[0-9]*/samples/*.png"
+
 
 def read_metadata(path: str) -> list[dict[str, Any]]:
-    """The objects of a JSONL file. Raises ValueError if a line is none, or has no prompt."""
+    """The objects of a JSONL file. Raises ValueError if it cannot be read, a line is none, or has no prompt."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     objects = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            objects.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            objects.append(json.loads(line, parse_constant=_no_constant))
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
-        if not isinstance(objects[-1], dict) or not isinstance(objects[-1].get("prompt"), str):
+        prompt = objects[-1].get("prompt") if isinstance(objects[-1], dict) else None
+        if not isinstance(prompt, str) or prompt.encode("utf-8", "ignore").decode() != prompt:
             raise ValueError(f"{path}, line {number} has no prompt")
     if not objects:
         raise ValueError(f"{path} holds no prompt: one JSON object per line")
     return objects
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no value of JSON")
 
 
 @dataclass(frozen=True)
@@ -100,21 +110,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     announce(settings.describe())
     if args.test_FLOPs:
         return announce(settings.flops_lines(args.batch_size))
-    layout = Layout(Path(args.output_dir), args.n_samples, not args.skip_grid)
-    check_writable(layout.folder, "--output_dir")
-    decides = what_decides(settings) | dict(prompts=[entry["prompt"] for entry in metadata])
+    device, layout = device_from(args.device), Layout(Path(args.output_dir), args.n_samples, not args.skip_grid)
+    files, decides, writer = checked(settings, layout.folder, dict(metadata=metadata), OUTPUTS, len(metadata) * args.n_samples)
     with (
-        process_group(device_from(args.device)) as (rank, world, device),
-        RunFolder(layout.folder, decides, settings.summary(), "[0-9]*/samples/*.png", rank, world) as run,
+        process_group(device) as (rank, world, device),
+        RunFolder(layout.folder, decides, settings.summary(), OUTPUTS, rank, world) as run,
     ):
         todo = [prompt for prompt in range(len(metadata)) if layout.lacking(prompt)]
         announce(f"{len(metadata)} prompts, {len(todo)} to do, {args.n_samples} samples each -> {layout.folder}")
-        sample(args, settings, layout, metadata, list(range(len(metadata)))[rank::world], run, device)
+        sample(args, files, writer, layout, metadata, list(range(len(metadata)))[rank::world], run, device)
 
 
 def sample(
     args: argparse.Namespace,
-    settings: RunSettings,
+    files: Files,
+    writer: Writer,
     layout: Layout,
     metadata: list[dict[str, Any]],
     mine: list[int],
@@ -130,7 +140,8 @@ def sample(
                 part.write_text(json.dumps(metadata[prompt]), encoding="utf-8")
     batches = [batch for prompt in mine for batch in chunks(layout.items(prompt), args.batch_size)]
     if any(run.lacking(batch, layout.file_of) for batch in batches):
-        writer, pipeline, watch = Writer(settings), Pipeline.load(settings, device, progress=run.rank == 0), Stopwatch(device)
+        settings = files.settings
+        pipeline, watch = Pipeline.load(files, device, progress=run.rank == 0), Stopwatch(device)
         announce(pipeline.weights())
 
         def make(batch: list[int]) -> np.ndarray:

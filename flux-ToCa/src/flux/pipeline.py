@@ -12,14 +12,13 @@ import torch.nn as nn
 from torch import Tensor
 
 from flux.files import CONFIGS
-from flux.flags import RunSettings
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
 from flux.sampler import denoise, get_noise, get_schedule, prepare, unpack
-from flux.weights import load_ae, load_clip, load_flow_model, load_t5
+from flux.weights import Files, autoencoder, flow_model, load_clip, load_t5, reader
 from toca.methods import Method
-from toca.runs.pictures import to_uint8
+from toca.runs.pictures import finite, to_uint8
 from toca.runs.programs import DTYPES, reproducible_matmuls
 
 GB = 1e9
@@ -45,17 +44,18 @@ class Pipeline:
     progress: bool = False
 
     @classmethod
-    def load(cls, settings: RunSettings, device: torch.device, progress: bool = False) -> Pipeline:
-        """The networks of a run, on the device or, with `offload`, on the CPU. Raises ValueError or OSError on missing files."""
+    def load(cls, files: Files, device: torch.device, progress: bool = False) -> Pipeline:
+        """The networks of a run, on the device or, with `offload`, on the CPU. Raises ValueError or OSError on unusable files."""
         reproducible_matmuls()
-        config, files, dtype = CONFIGS[settings.name], settings.files, DTYPES[settings.dtype]
-        home = torch.device("cpu") if settings.offload else device
-        lora = dict(lora=files["lora"], lora_scale=settings.lora_scale, keep_lora=settings.keep_lora)
+        settings = files.settings
+        config, dtype, home = CONFIGS[settings.name], DTYPES[settings.dtype], torch.device("cpu") if settings.offload else device
+        model = flow_model(settings.name, files.flow, files.lora, settings.lora_scale, settings.keep_lora, reader(home, dtype))
+        ae = autoencoder(files.ae, reader(home, torch.float32), sample_z=settings.upstream_numerics)
         return cls(
-            model=load_flow_model(settings.name, home, dtype, files["ckpt"], **lora),
-            ae=load_ae(home, files["ae"], sample_z=settings.upstream_numerics),
-            t5=load_t5(home, config.t5_length, files["t5"], dtype),
-            clip=load_clip(home, files["clip"], dtype),
+            model=model.requires_grad_(False).eval(),
+            ae=ae.requires_grad_(False).eval(),
+            t5=load_t5(home, config.t5_length, files.t5, dtype),
+            clip=load_clip(home, files.clip, dtype),
             device=device,
             method=settings.run.method,
             shifted=config.shifted,
@@ -92,7 +92,7 @@ class Pipeline:
         settings = dict(method=self.method, seeds=seeds, upstream=self.upstream, progress=self.progress)
         with self.at_work(self.model):
             x = denoise(self.model, **inputs, timesteps=timesteps, guidance=guidance, **settings)
-        return self.decode(unpack(x.float(), height, width))
+        return self.decode(unpack(finite(x.float()), height, width))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> np.ndarray:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
 
-from flux.files import AE, CLIP, CONFIGS, T5
-from flux.flags import SEED, TEXT_MODELS, RunSettings, add_shared_flags, check_writable, parse
-from flux.pictures import NSFW_THRESHOLD, exif, nsfw_filter, watermarker
+from flux.flags import SEED, TEXT_MODELS, RunSettings, add_shared_flags, parse
+from flux.pictures import MOST_IN_JPEG, NSFW_THRESHOLD, exif, nsfw_filter, watermarker
 from flux.pipeline import Pipeline
+from flux.weights import Files
 from toca.cli.flags import MOST_IMAGES, Parser, whole
 from toca.console import announce
-from toca.loading.weights import fingerprint
 from toca.runs import programs
 from toca.runs.clock import Stopwatch
-from toca.runs.folder import RunFolder
+from toca.runs.folder import RunFolder, check_manifest
+from toca.runs.outputs import check_folder
 from toca.runs.pictures import save_picture
 from toca.runs.processes import process_group
 from toca.runs.programs import device_from
@@ -29,35 +27,11 @@ from toca.runs.prompts import read_prompts
 
 MEMORY_ADVICE = "try --offload, --dtype bf16, a smaller --batch_size, or fewer tokens (--width, --height)"
 program_errors = partial(programs.program_errors, MEMORY_ADVICE)
-
-
-def what_decides(settings: RunSettings) -> dict[str, Any]:
-    """What decides the pictures, content of the weights included, prompts not. Raises FileNotFoundError if a checkpoint is lacking."""
-    files = settings.files
-    checkpoint = CONFIGS[settings.name].flow.find(files["ckpt"])
-    return settings.pictures() | {
-        "checkpoint": {"name": checkpoint.name, "fingerprint": fingerprint(checkpoint)},
-        "ae": fingerprint(AE.find(files["ae"])),
-        "t5": _encoder(T5.folder(files["t5"])),
-        "clip": _encoder(CLIP.folder(files["clip"])),
-    }
-
-
-def _encoder(source: str) -> str | list[str]:
-    """Fingerprints of an encoder's files, in a folder or the hub's cache; its name where it is not on this machine yet."""
-    config = Path(source) / "config.json"
-    if not config.is_file():
-        try:
-            config = Path(try_to_load_from_cache(source, "config.json") or config)
-        except HFValidationError:  # no hub name either: loading says so
-            return source
-    if not config.is_file():
-        return source
-    return [fingerprint(path) for path in sorted(config.parent.iterdir()) if path.suffix in (".json", ".safetensors", ".bin", ".model")]
+BYTES_PER_PIXEL = {"jpg": 0.1, "png": 0.5}  # of pictures that compress well: what a disk must hold at least
 
 
 class Writer:
-    """Writes pictures with what was asked for: watermark, filter, metadata."""
+    """Writes pictures with what was asked for: watermark, filter, metadata. Raises ValueError where something for that is missing."""
 
     def __init__(self, settings: RunSettings) -> None:
         self.model, self.metadata = settings.name, settings.add_sampling_metadata
@@ -69,9 +43,29 @@ class Writer:
         if self.rate and (score := self.rate(picture)) >= NSFW_THRESHOLD:
             announce(f"{path.name} not written: NSFW score {score:.2f}")
             return False
-        data = dict(exif=exif(prompt if self.metadata else None, self.model)) if self.metadata or any_metadata else {}
+        most = MOST_IN_JPEG if path.suffix.lower() in (".jpg", ".jpeg") else None
+        if self.metadata and most and len(prompt.encode("utf-16-le")) > most:
+            announce(f"{path.name}: its EXIF data holds the first {most // 2} letters of the prompt")
+        data = dict(exif=exif(prompt if self.metadata else None, self.model, most)) if self.metadata or any_metadata else {}
         save_picture(self.mark(picture) if self.mark else picture, path, **data)
         return True
+
+
+def checked(
+    settings: RunSettings, folder: Path, more: Mapping[str, Any], outputs: str, pictures: int
+) -> tuple[Files, dict[str, Any], Writer]:
+    """The files of a run, everything that decides its pictures, and their writer, once all has been checked that can be before loading.
+
+    more: what decides the pictures beside the settings. outputs: a glob for them. pictures: how many there will be.
+    """
+    if pictures > MOST_IMAGES:
+        raise ValueError(f"{pictures} pictures are more than the {MOST_IMAGES} of a run")
+    check_folder(folder, "--output_dir", int(pictures * settings.width * settings.height * BYTES_PER_PIXEL[outputs[-3:]]))
+    files = Files.find(settings)
+    decides = settings.pictures() | files.fingerprints() | dict(more)
+    check_manifest(folder, decides, outputs)
+    files.check()
+    return files, decides, Writer(settings)
 
 
 def chunks(items: Sequence[int], size: int) -> list[list[int]]:
@@ -109,15 +103,15 @@ def sample_prompts(argv: Sequence[str] | None = None) -> None:
     announce(settings.describe())
     if args.test_FLOPs:
         return announce(settings.flops_lines(args.batch_size))
-    folder = Path(args.output_dir)
-    check_writable(folder, "--output_dir")
-    decides = what_decides(settings) | dict(prompts=prompts, num_images_per_prompt=args.num_images_per_prompt)
+    device, folder = device_from(args.device), Path(args.output_dir)
+    more = dict(prompts=prompts, num_images_per_prompt=args.num_images_per_prompt)
+    files, decides, writer = checked(settings, folder, more, "img_*.jpg", len(jobs))
 
     def file_of(index: int) -> Path:
         return folder / f"img_{index}.jpg"
 
     with (
-        process_group(device_from(args.device)) as (rank, world, device),
+        process_group(device) as (rank, world, device),
         RunFolder(folder, decides, settings.summary(), "img_*.jpg", rank, world) as run,
     ):
         batches = chunks(range(len(jobs)), args.batch_size)
@@ -126,7 +120,7 @@ def sample_prompts(argv: Sequence[str] | None = None) -> None:
         mine = [batch for batch in batches[rank::world] if run.lacking(batch, file_of)]
         if not mine:
             return
-        writer, pipeline, watch = Writer(settings), Pipeline.load(settings, device, progress=rank == 0), Stopwatch(device)
+        pipeline, watch = Pipeline.load(files, device, progress=rank == 0), Stopwatch(device)
         announce(pipeline.weights())
 
         def make(batch: list[int]) -> np.ndarray:
