@@ -12,6 +12,7 @@ from typing import Any
 
 from toca.cli import report
 from toca.cli import table as published
+from toca.cli.evaluate import add_metrics, evaluate
 from toca.cli.flags import Parser, whole
 from toca.cli.forks import Fork, load_benchmark, load_fork
 from toca.planning.memory import DTYPES
@@ -138,6 +139,8 @@ def command_line() -> Parser:
     sub.add_argument("a", metavar="A", help="samples: an .npz with arr_0, uint8 (N, H, W, C), a picture, a video, or a folder of them")
     sub.add_argument("b", metavar="B", help="samples to compare them with, of the same kind, number, names and sizes")
     sub.add_argument("--json", action="store_true", help="print machine-readable data")
+    sub = commands.add_parser("eval", help="what sample sets are worth: FID, CLIP score, GenEval, VBench, ...", description="Metrics.")
+    add_metrics(sub)
     usage = "toca bench MODEL [options of the benchmark]"
     sub = commands.add_parser("bench", help="seconds and bytes on this machine", description="Run a model's benchmark.", usage=usage)
     sub.add_argument("model", metavar="MODEL", help="an installed model, for instance dit; its options: toca bench MODEL --help")
@@ -154,13 +157,14 @@ def compare(a: str, b: str) -> Answer:
 def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = command_line()
-    args = parser.parse_args(argv if argv[:1] == ["compare"] else argv[:2])
+    of_files = argv[:1] in (["compare"], ["eval"])  # commands on files, not on a model
+    args = parser.parse_args(argv if of_files else argv[:2])
     parser.prog = " ".join(["toca", *argv[: 1 if args.command == "compare" else 2]])
     try:
         if args.command == "bench":
             return load_benchmark(args.model)(argv[2:])
-        if args.command == "compare":
-            as_json, (data, text) = args.json, compare(args.a, args.b)
+        if of_files:
+            as_json, (data, text) = args.json, compare(args.a, args.b) if args.command == "compare" else evaluate(args)
         else:
             request = Request(args.command, args.model, load_fork(args.model), argv[2:])
             as_json, (data, text) = request.args().json, COMMANDS[args.command].answer(request)
