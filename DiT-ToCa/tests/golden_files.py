@@ -14,10 +14,10 @@ from torch import Tensor
 
 from diffusion import create_diffusion
 from dit.spec import DiTConfig, dit_spec
+from dit.training.train import optimisers, update_ema
 from toca.engine.selection import selector_for
 from toca.methods import METHODS
 from toca.planning.scores import SCORES
-from train import optimisers, update_ema
 
 
 def close(name: str, found: Tensor, expected: Tensor, atol: float = 0.0, rtol: float = 0.0) -> None:
