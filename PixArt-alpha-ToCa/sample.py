@@ -8,39 +8,43 @@ For many prompts there is scripts/inference.py.
 
 from __future__ import annotations
 
-import argparse
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from pixart_cli import parse
-from pixart_runs import MEMORY_ADVICE, Pipeline, add_run_flags, check_plan, prepare, read_lines
+from pixart.flags import RunSettings, add_run_flags, parse
+from pixart.pipeline import Pipeline
+from pixart.runs import MEMORY_ADVICE
+from toca.cli.flags import Parser
 from toca.cli.report import run_summary, summary_line
-from toca.runs.files import atomic_path
-from toca.runs.programs import program_errors
+from toca.console import announce
+from toca.runs.clock import Stopwatch
+from toca.runs.pictures import save_picture
+from toca.runs.programs import program_errors, reproducible_matmuls
 
 
 @program_errors(MEMORY_ADVICE)
-def main(args: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(parser(), argv)
     if Path(args.output).suffix.lower() not in Image.registered_extensions():
         raise ValueError(f"--output {args.output}: not the name of a picture, try sample.png")
-    prompts, device = read_lines([args.prompt.strip()], args.image_size), prepare(args)
-    print(summary_line(run_summary(check_plan(args))), flush=True)
-    pipeline = Pipeline(args, device, progress=True)
-    pipeline.encode([p.text for p in prompts])
-    started = time.perf_counter()
-    (picture,) = pipeline.pictures(prompts, args.seed, [0])
-    seconds = time.perf_counter() - started
-    with atomic_path(args.output) as part:
-        Image.fromarray(picture).save(part)
-    memory = f", peak {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB" if device.type == "cuda" else ""
-    print(f"{prompts[0].size.width} x {prompts[0].size.height} pixels in {seconds:.2f} s{memory} -> {args.output}")
+    settings = RunSettings.from_args(args, [args.prompt.strip()])
+    reproducible_matmuls()
+    announce(summary_line(run_summary(settings.run)))
+    watch = Stopwatch(device := torch.device(settings.device))
+    pipeline = Pipeline.load(settings, device, progress=True)
+    pipeline.encode([settings.prompts[0].text])
+    with watch:
+        (picture,) = pipeline.pictures(settings.prompts, settings.seed, [0])
+    watch.items += 1
+    save_picture(picture, args.output)
+    announce(f"{picture.shape[1]} x {picture.shape[0]} pixels, {watch.report()} -> {args.output}")
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+def parser() -> Parser:
+    p = Parser(description=__doc__)
     add_run_flags(p)
     p.add_argument("--prompt", required=True, help="with --ar height:width for another shape than the square, at 1024 pixels")
     p.add_argument("--output", default="sample.png")
@@ -48,4 +52,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main(parse(parser()))
+    main()

@@ -1,7 +1,5 @@
-"""PixArt's three samplers, by their published names. They know nothing of caching: a cache is one of the model's keyword arguments."""
+"""Upstream's import paths, over the package `pixart`."""
 
-from diffusion.dpm_solver import DPMS
-from diffusion.iddpm import IDDPM
-from diffusion.sa_sampler import SASolverSampler
+from pixart.solvers import DPMS, IDDPM, SASolverSampler
 
 __all__ = ["DPMS", "IDDPM", "SASolverSampler"]

@@ -6,13 +6,7 @@
 No picture depends on the number of processes. The same command again, with more or fewer of them, goes on where a killed run stopped.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from pixart_cli import parse
-from pixart_runs import main, parser
+from pixart.runs import main
 
 if __name__ == "__main__":
-    main(parse(parser(__doc__)))
+    main(__doc__)

@@ -6,9 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from diffusion.model.nets import PixArt, PixArtMS
-from diffusion.model.nets.PixArt import position_table
-from pixart_spec import PixArtConfig
+from pixart.model import PixArt, PixArtMS, position_table
+from pixart.spec import PixArtConfig
 from toca.methods import DuCa, Method, NoCaching, ToCa
 from toca.testing.golden import DecidedOncePerStep, as_upstream, find
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion import DPMS
-from diffusion.model.nets import PixArt, PixArtMS
-from pixart_spec import PixArtConfig, pixart_spec
+from pixart.model import PixArt, PixArtMS
+from pixart.solvers import DPMS
+from pixart.spec import PixArtConfig, pixart_spec
 from toca.engine.cache import NO_CACHE, Cache
 from toca.methods import Method
 from toca.planning.spec import ModelSpec

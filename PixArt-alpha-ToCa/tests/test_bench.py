@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import pixart_bench
-from pixart_spec import CONFIGS, PixArtConfig
+from pixart import bench
+from pixart.spec import CONFIGS, PixArtConfig
 
 
 @pytest.fixture(scope="module")
@@ -16,17 +16,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict:
     path: Path = tmp_path_factory.mktemp("bench") / "bench.json"
     small = PixArtConfig(input_size=8, hidden_size=24, depth=2, num_heads=2, caption_channels=16, model_max_length=9)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pixart_bench, "CONFIGS", {256: small, 1024: small.replace(micro_conditions=True)})
+        patch.setattr(bench, "CONFIGS", {256: small, 1024: small.replace(micro_conditions=True)})
         flags = ["--image_size", "256", "1024", "--batch", "1", "3", "--step", "8", "--text_tokens", "6", "--device", "cpu"]
-        pixart_bench.main([*flags, "--output", str(path)])
+        bench.main([*flags, "--output", str(path)])
     return json.loads(path.read_text())
 
 
 def test_every_method_runs_and_half_the_steps_uncached(report: dict) -> None:
     runs = [(r["image_size"], r["batch"], r["method"]) for r in report["results"]]
-    names = [*pixart_bench.METHODS, "uncached, 4 steps"]
+    names = [*bench.METHODS, "uncached, 4 steps"]
     assert runs == [(pixels, batch, name) for pixels in (256, 1024) for batch in (1, 3) for name in names]
-    assert [sum(r["steps"].values()) for r in report["results"]] == ([8] * len(pixart_bench.METHODS) + [4]) * 4
+    assert [sum(r["steps"].values()) for r in report["results"]] == ([8] * len(bench.METHODS) + [4]) * 4
 
 
 def test_the_cache_held_what_was_predicted(report: dict) -> None:
@@ -39,12 +39,12 @@ def test_only_methods_that_rate_tokens_spend_time_on_it(report: dict) -> None:
     for r in report["results"]:
         rates = r["method"].startswith(("ToCa", "DuCa"))
         assert (r["rating_share_of_full_steps"] > 0) == rates == all(r["rating_seconds"][name] > 0 for name in ("scoring", "noting"))
-    assert pixart_bench.Selector.begin.__qualname__ == "Selector.begin"  # timed no longer
+    assert bench.Selector.begin.__qualname__ == "Selector.begin"  # timed no longer
 
 
 def test_the_published_codes_memory() -> None:
     """The README's batch of 100 in float16 with 24 and 120 text tokens."""
-    gigabytes = {length: pixart_bench.upstream_bytes(CONFIGS[256], 200, length, 2) for length in (24, 120)}
+    gigabytes = {length: bench.upstream_bytes(CONFIGS[256], 200, length, 2) for length in (24, 120)}
     for length, cross, running in ((24, 13.8, 7.9), (120, 68.8, 39.3)):
         found = {name: round(value / 1e9, 2) for name, value in gigabytes[length].items()}
         assert found["outputs"] == 9.91 and found["self_maps"] == 0.73

@@ -10,7 +10,7 @@ import pytest
 from diffusers import PixArtAlphaPipeline
 from golden_json import golden_json
 
-from diffusion.aspect_ratios import BINS, MARKERS, parse_prompt
+from pixart.aspect_ratios import BINS, MARKERS, parse_prompt
 from toca.loading.caption_cleaning import clean_caption
 
 TEXT = (

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffusion import IDDPM, SASolverSampler
-from diffusion.model.nets import trim_text
+from pixart.model import trim_text
+from pixart.solvers import IDDPM, SASolverSampler
 from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.planning.flops import executed_flops, uncached_flops

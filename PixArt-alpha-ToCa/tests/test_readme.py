@@ -7,8 +7,8 @@ import re
 
 from tiny_parts import FORK
 
-import pixart_runs
 import sample
+from pixart import runs
 from toca.presets import PIXART
 
 TEXT = (FORK / "README.md").read_text()
@@ -26,7 +26,7 @@ def flags_of(*parsers) -> set[str]:
     return {flag for parser in parsers for action in parser._actions for flag in action.option_strings if flag.startswith("--")}
 
 
-PROGRAMS = flags_of(pixart_runs.parser(""), sample.parser())
+PROGRAMS = flags_of(runs.parser(), sample.parser())
 TOOLS = flags_of(*(tool(path.stem).parser() for path in sorted((FORK / "tools").glob("*.py"))))
 
 
@@ -45,5 +45,5 @@ def test_every_preset_exists() -> None:
 
 
 def test_every_file_exists() -> None:
-    named = {*re.findall(r"(?:scripts|tools|asset|diffusion)/[\w/]+\.\w+", TEXT), *re.findall(r"`((?:pixart_|sample)\w*\.py)`", TEXT)}
+    named = {*re.findall(r"(?:scripts|tools|asset|pixart)/[\w/]+\.\w+", TEXT), *re.findall(r"`(sample\.py)`", TEXT)}
     assert len(named) > 10 and all((FORK / name).exists() for name in named), named

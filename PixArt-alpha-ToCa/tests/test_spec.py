@@ -1,23 +1,16 @@
-"""What PixArt costs and when it computes what: the specification's tables to the last digit, and the command line."""
+"""What PixArt costs and when it computes what: the specification's tables to the last digit."""
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
-import pixart_cli
-from pixart_spec import CONFIGS, pixart_spec
-from toca.cli import main as cli
-from toca.cli.table import preset_data
-from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
+from pixart.spec import CONFIGS, pixart_spec
+from toca.methods import FORA, DuCa, Method, NoCaching, ToCa
 from toca.planning.flops import step_flops, total_flops, uncached_flops
 from toca.planning.plan import Kind
 from toca.planning.spec import ModelSpec
-from toca.presets import PIXART, Published
 
 
 def spec(pixels: int = 256, text_tokens: int = 24) -> ModelSpec:
@@ -141,83 +134,3 @@ def test_local_refreshing_is_as_published_only_where_that_is_asked_for() -> None
 
 def test_attention_rates_tokens_by_the_text() -> None:
     assert toca().ranking(spec()).score == "entropy" and toca(score="compress").ranking(spec()).score == "compress"
-
-
-# ---- command line -----------------------------------------------------------------------------------------------------------------------
-
-
-def planned(*argv: str):
-    return pixart_cli.planned_run(pixart_cli.parse(pixart_cli.planning_parser(), argv))
-
-
-@pytest.mark.parametrize(
-    ("argv", "method", "steps"),
-    [
-        ([], toca(), 20),
-        (["--sampling_algo", "iddpm"], toca(), 100),
-        (["--sampling_algo", "sa-solver", "--frozen_scores"], toca(frozen=True), 25),
-        (["--fresh_ratio", "0"], toca(0.0), 20),
-        (["--preset", "toca3-r60", "--step", "7", "--cache_type", "kv-norm"], toca(0.4, score="kv-norm"), 7),
-        (["--preset", "duca3"], DuCa(3, 0.75), 20),
-        (["--method", "taylorseer"], TaylorSeer(3, 1), 20),
-        (["--method", "fora"], FORA(3), 20),
-    ],
-)
-def test_flags(argv: list[str], method: Method, steps: int) -> None:
-    run = planned(*argv)
-    assert (run.method, run.num_steps, run.rows_per_image, run.spec.coupled_rows) == (method, steps, 2, 2)
-
-
-def test_flags_of_the_model() -> None:
-    run = planned("--image_size", "1024", "--cfg_scale", "1", "--text_tokens", "120")
-    assert run.spec.hidden == (4096, 1152) and run.rows_per_image == run.spec.coupled_rows == 1
-    assert run.spec.once == (121 * 1152, 0)
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--step", "0"], "--step must be 1 to 1000"),
-        (["--cfg_scale", "0.5"], "--cfg_scale must be at least 1"),
-        (["--text_tokens", "121"], "--text_tokens must be 1 to 120"),
-        (["--fresh_threshold", "0"], "interval must be at least 1"),
-    ],
-)
-def test_flags_that_make_no_sense(argv: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        planned(*argv)
-
-
-UNEXPLAINED = {("duca3", 1.87)}  # settings not stated
-ROWS = [pytest.param(name, row, id=f"{name}-{place}") for name, preset in PIXART.items() for place, row in enumerate(preset.published)]
-
-
-@pytest.mark.parametrize(("name", "row"), ROWS)
-def test_printed_flops(name: str, row: Published) -> None:
-    exact = preset_data(name, PIXART[name], planned("--preset", name))["exact"]
-    base = 11_180_338_053_120  # the table compares with 20 uncached steps
-    for key, ours in (("tflops", exact["flops"] / 1e12), ("speedup", base / exact["flops"])):
-        printed = row.numbers.get(key)
-        if printed is not None and (name, printed) not in UNEXPLAINED:
-            assert ours == pytest.approx(printed, abs=0.01), key
-
-
-def test_planning_a_pixart_needs_no_torch() -> None:
-    code = "import sys, pixart_cli, pixart_spec; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_the_toca_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "load_fork", lambda name: pixart_cli)
-    cli.main(["flops", "pixart", "--upstream_exact"])
-    assert "5.785089933312" in capsys.readouterr().out
-    for command in ("plan", "memory", "table"):
-        cli.main([command, "pixart", "--preset", "toca3-r70"])
-        assert "toca" in capsys.readouterr().out
-
-
-def test_flags_may_join_another_program() -> None:
-    parser = argparse.ArgumentParser()
-    pixart_cli.add_model_flags(parser)
-    pixart_cli.add_method_flags(parser)
-    assert pixart_cli.num_steps(parser.parse_args(["--sampling_algo", "iddpm"])) == 100

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_parts import LENGTH, WIDTH
 
-from diffusion.model.t5 import HUB, T5Embedder, encoder_identity, t5_source
-from diffusion.model.text_cache import TextCache, encode_missing
+from pixart.t5 import HUB, T5Embedder, encoder_identity, t5_source
+from pixart.text_cache import TextCache, encode_missing
 from toca.testing.parts import save_t5
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest
 
 
 def test_eight_bits_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusion.model.t5.find_spec", lambda name: None)
+    monkeypatch.setattr("pixart.t5.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs `pip install bitsandbytes accelerate`"):
         T5Embedder("any", torch.device("cuda"), "8bit")
 

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from small import small_pixart
 from tiny_parts import FORK, LENGTH, TINY, WIDTH, save_pixart
 
-from diffusion.model.t5 import T5Embedder
-from pixart_spec import PixArtConfig
-from pixart_weights import NULL_TEXT, POSITIONS, diffusers_config, from_diffusers, load_model, to_diffusers
+from pixart.spec import PixArtConfig
+from pixart.t5 import T5Embedder
+from pixart.weights import NULL_TEXT, POSITIONS, diffusers_config, from_diffusers, load_model, to_diffusers
 from toca.loading.weights import load_state_dict
 
 CPU = torch.device("cpu")

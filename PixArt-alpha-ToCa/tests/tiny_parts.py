@@ -9,8 +9,8 @@ import pytest
 import torch
 from small import small_pixart
 
-import pixart_spec
-from pixart_spec import CONFIGS, PixArtConfig
+import pixart.spec
+from pixart.spec import CONFIGS, PixArtConfig
 from toca.testing.parts import save_t5, save_vae
 from toca.testing.programs import run
 
@@ -42,7 +42,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The released models, tiny, and no network."""
     for size, config in TINY.items():
-        monkeypatch.setitem(pixart_spec.CONFIGS, size, config)
+        monkeypatch.setitem(pixart.spec.CONFIGS, size, config)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 

@@ -11,9 +11,9 @@ if __name__ == "__main__":
     import torch
     from tiny_parts import TINY
 
-    import pixart_spec
+    import pixart.spec
 
     torch.set_num_threads(1)
-    pixart_spec.CONFIGS.update(TINY)
+    pixart.spec.CONFIGS.update(TINY)
     sys.argv = sys.argv[1:]
     runpy.run_path(str(fork / sys.argv[0]), run_name="__main__")

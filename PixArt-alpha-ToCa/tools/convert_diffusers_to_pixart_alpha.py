@@ -9,31 +9,32 @@ convert_pixart_alpha_to_diffusers.py wrote, or T5's features of an empty prompt 
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from diffusers import PixArtTransformer2DModel
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from diffusion.model.t5 import T5Embedder, t5_source
-from pixart_spec import CONFIGS
-from pixart_weights import NULL_TEXT, PRETRAINED, from_diffusers
+from pixart.flags import PRETRAINED
+from pixart.spec import CONFIGS
+from pixart.t5 import T5Embedder, t5_source
+from pixart.weights import NULL_TEXT, from_diffusers
+from toca.cli.flags import Parser
+from toca.console import announce
 from toca.loading.weights import load_state_dict
 from toca.runs.files import atomic_path
 from toca.runs.programs import program_errors
 
 
 @program_errors()
-def main(args: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
     config = CONFIGS[args.image_size]
     model = PixArtTransformer2DModel.from_pretrained(args.folder, local_files_only=True)
     state = from_diffusers(model.state_dict(), config, null_text(args, config.model_max_length))
     with atomic_path(args.output) as part:
         save_file(state, part)
-    print(f"{args.folder} -> {args.output}")
+    announce(f"{args.folder} -> {args.output}")
 
 
 def null_text(args: argparse.Namespace, length: int) -> torch.Tensor:
@@ -47,8 +48,8 @@ def null_text(args: argparse.Namespace, length: int) -> torch.Tensor:
     return state[NULL_TEXT]
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    p = Parser(description=__doc__)
     p.add_argument("--image_size", type=int, choices=CONFIGS, default=256)
     p.add_argument("--folder", required=True, help="of diffusers' transformer")
     p.add_argument("--null_text", help="PixArt checkpoint or file that holds the null text; without it T5 encodes an empty prompt")
@@ -58,4 +59,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main(parser().parse_args())
+    main()

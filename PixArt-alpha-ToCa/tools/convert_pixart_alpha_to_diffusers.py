@@ -7,25 +7,24 @@ diffusers measures guidance from an empty prompt, PixArt from a learnt null text
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from diffusers import PixArtTransformer2DModel
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from pixart_spec import CONFIGS
-from pixart_weights import NULL_TEXT, checkpoint_path, diffusers_config, load_model, to_diffusers
+from pixart.spec import CONFIGS
+from pixart.weights import NULL_TEXT, checkpoint_path, diffusers_config, load_model, to_diffusers
+from toca.cli.flags import Parser
+from toca.console import announce
 from toca.loading.weights import load_into
 from toca.runs.files import atomic_path
 from toca.runs.programs import program_errors
 
 
 @program_errors()
-def main(args: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
     path = checkpoint_path(args.image_size, args.model_path)
     state = load_model(path, args.image_size, torch.device("cpu"), ema=args.ema).state_dict()
     config = CONFIGS[args.image_size]
@@ -36,11 +35,11 @@ def main(args: argparse.Namespace) -> None:
     if args.null_text:
         with atomic_path(args.null_text) as part:
             save_file({NULL_TEXT: state[NULL_TEXT]}, part)
-    print(f"{path} -> {args.output}")
+    announce(f"{path} -> {args.output}")
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    p = Parser(description=__doc__)
     p.add_argument("--image_size", type=int, choices=CONFIGS, default=256)
     p.add_argument("--model_path", help="checkpoint (default: the published one of the size)")
     p.add_argument("--ema", action="store_true", help="of a training checkpoint, take the averaged weights")
@@ -50,4 +49,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main(parser().parse_args())
+    main()

@@ -18,7 +18,7 @@ MAY_IMPORT = {  # beside itself, `console`, and nothing else of toca
     "presets": set(),
     "diffusion": set(),
     "shapeworld": set(),
-    "metrics": set(),
+    "metrics": {"loading", "runs"},
     "engine": {"planning"},
     "nn": {"engine"},
     "loading": set(),

@@ -4,8 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy import WIDTH, Model, run, spec
 
+from toca.engine.cache import Cache
 from toca.engine.slots import Last, Taylor, scatter
+from toca.methods import TaylorSeer
 from toca.planning.plan import Action, Kind
 
 
@@ -106,3 +109,26 @@ def test_last_frees_after_the_last_read_and_before_a_replacement():
     slot.put(torch.zeros(1, 2, 3), full())
     slot.prepare(full())
     assert slot.nbytes == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_long_gaps_and_high_orders_stay_in_the_range_of_half_precision(dtype):
+    """64^4 / 4! is beyond float16. Of a polynomial of fourth order, whose differences are exact in few bits."""
+    times, slot = [0, 64, 128, 192, 256], Taylor()
+    values = [2.0 * (time / 64) ** 4 for time in times]
+    for k, value in enumerate(values):
+        action = full(64 if k else 0, min(k, 4))
+        slot.prepare(action)
+        slot.put(torch.full((1, 2, 3), value, dtype=dtype), action)
+    for ahead in (1, 33, 63, 64):
+        found = slot.recall(forecast(ahead, 4))
+        assert found.dtype == dtype
+        assert found.float().mean().item() == pytest.approx(forecast_by_hand(values, times, 4, ahead), rel=0.02)
+
+
+def test_a_run_in_half_precision_with_long_gaps_is_finite():
+    model_spec, steps = spec(), 250
+    model, x = Model(model_spec).half(), torch.randn(2, 15, WIDTH).half()
+    with Cache(model_spec, TaylorSeer(interval=64, order=4), steps) as cache:
+        assert all(output.isfinite().all() for output in run(model, cache, x, steps))
+    assert max(row["blocks", 0, "mlp"].gap for row in cache.plan.steps if row["blocks", 0, "mlp"].order == 4) == 64

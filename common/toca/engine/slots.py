@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -94,10 +93,10 @@ class Taylor:
         self.factors[action.order :] = [new]
 
     def recall(self, action: Action) -> Tensor:
-        """sum over k of f_k gap^k / k!"""
-        value = self.factors[0]
-        for k in range(1, action.order + 1):
-            value = value.add(self.factors[k], alpha=action.gap**k / math.factorial(k))
+        """sum over k of f_k gap^k / k!, by Horner's rule: the powers of a long gap are beyond float16."""
+        value = self.factors[action.order]
+        for k in range(action.order, 0, -1):
+            value = self.factors[k - 1].add(value, alpha=action.gap / k)
         if not action.keep:
             self.factors = []
         return value

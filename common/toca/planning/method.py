@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from toca.planning.plan import Plan
 from toca.planning.scores import ALL_SCORES, Score
 from toca.planning.spec import ModelSpec
+
+M = TypeVar("M", bound="Method")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Method:
     forecasts: ClassVar[bool] = False
 
     @classmethod
-    def from_flags(cls, given: Mapping[str, Any]) -> Method:
+    def from_flags(cls: type[M], given: Mapping[str, Any]) -> M:
         """The method that flags stand for, by their names; those a fork lacks keep the field's default. Raises ValueError."""
         return cls(**{flag.field: given[flag.name] for flag in cls.flags if flag.name in given})
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 Observed = Literal["nothing", "mass", "entropy", "keys", "values", "input", "change"]
 
 
+def unseen(*observed: Tensor) -> Tensor:
+    raise TypeError("a score that observes nothing has no base")
+
+
 @dataclass(frozen=True)
 class Score:
     """A rule that scores tokens: the higher, the sooner a token is refreshed. With neither base nor draw staleness alone decides.
@@ -29,7 +33,7 @@ class Score:
     """
 
     observes: Observed
-    base: Callable[..., Tensor] | None = None
+    base: Callable[..., Tensor] = unseen
     random: float = 0.0
     scale: Callable[[Tensor], Tensor] | None = None
     couples: bool = False

@@ -25,9 +25,8 @@ def check_branch_names(names: Iterable[str]) -> None:
     """Blocks call `cache.<name>(f, x)`. Raises ValueError on a name that cannot be called so."""
     for name in names:
         if not name.isidentifier() or name.startswith("_") or name in RESERVED:
-            taken = ", ".join(sorted(RESERVED))
-            raise ValueError(f"no branch can be called {name!r}: `cache.{name}` in a block must be an identifier, without a leading "
-                             f"underscore, and none of {taken}")
+            allowed = f"an identifier without a leading underscore, and none of {', '.join(sorted(RESERVED))}"
+            raise ValueError(f"no branch can be called {name!r}: blocks call it `cache.<name>`, which must be {allowed}")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,3 @@
-from diffusion.model.nets.PixArt import PixArt, PixArt_XL_2, trim_text
-from diffusion.model.nets.PixArtMS import PixArtMS, PixArtMS_XL_2
+from pixart.model import PixArt, PixArt_XL_2, PixArtMS, PixArtMS_XL_2
 
-__all__ = ["PixArt", "PixArtMS", "PixArtMS_XL_2", "PixArt_XL_2", "trim_text"]
+__all__ = ["PixArt", "PixArtMS", "PixArtMS_XL_2", "PixArt_XL_2"]

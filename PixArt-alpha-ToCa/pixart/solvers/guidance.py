@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Model = Callable[..., Tensor]  # (R, C, H, W), (R,) float32 timesteps 0..999, (R, 1, L, D) text, **kwargs -> noise (R, C, H, W)
+Callback = Callable[[int, Tensor], object]  # after step 0..S-1, with the state (B, C, H, W); an exception ends the run
 Noise = Callable[[Tensor, float], Tensor]  # (B, C, H, W) state, timestep -> guided noise (B, C, H, W), float32
 
 

@@ -6,6 +6,8 @@ import json
 import runpy
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,11 @@ import pytest
 from PIL import Image
 from tiny_parts import FORK, flags, program
 
-import pixart_runs
-from diffusion.model.nets import PixArtMS
-from pixart_cli import parse
-from pixart_pipeline import MAX_CHARACTERS, Pipeline, Prompt, read_lines
+from pixart.flags import RunSettings, parse
+from pixart.model import PixArtMS
+from pixart.pipeline import Pipeline
+from pixart.prompts import MAX_CHARACTERS, Prompt, read_lines
+from pixart.runs import parser
 from toca.methods import METHODS
 from toca.testing.parts import save_t5
 
@@ -55,9 +58,10 @@ def pictures(folder: Path) -> np.ndarray:
 
 
 def error(run: Run, *more: str, **options: object) -> str:
-    with pytest.raises(SystemExit) as caught:
+    """The one line that a wrong command ends with."""
+    with pytest.raises(SystemExit) as caught, redirect_stderr(StringIO()) as shown:
         run(*more, **options)
-    (line,) = str(caught.value).splitlines()
+    (line,) = (shown.getvalue() if caught.value.code == 2 else str(caught.value)).splitlines()
     return line
 
 
@@ -86,8 +90,8 @@ def test_the_published_command_finds_everything_by_itself(
     pretrained.mkdir()
     for name, part in (("PixArt-XL-2-256x256.pth", "256.pth"), ("sd-vae-ft-ema", "vae"), ("t5-v1_1-xxl", "t5-v1_1-xxl")):
         (pretrained / name).symlink_to(parts / part)
-    monkeypatch.setattr("pixart_pipeline.PRETRAINED", pretrained)
-    monkeypatch.setattr("pixart_weights.PRETRAINED", pretrained)
+    monkeypatch.setattr("pixart.flags.PRETRAINED", pretrained)
+    monkeypatch.setattr("pixart.weights.PRETRAINED", pretrained)
     monkeypatch.chdir(tmp_path)
     script("scripts/inference.py", "--bs", "100", "--preset", "toca3-r70", "--text_cache", "texts", "--device", "cpu")
     (folder,) = (path for path in (tmp_path / "output").iterdir())
@@ -97,9 +101,11 @@ def test_the_published_command_finds_everything_by_itself(
     assert len(list(folder.glob("*.png"))) == 12
 
 
-def test_a_folder_s_name_tells_runs_apart(parts: Path, tmp_path: Path) -> None:
-    def name(*more: str, model: str = "epoch_3_step_500.pth") -> str:
-        return pixart_runs.folder_name(parse(pixart_runs.parser(""), [*more, "--model_path", model]))
+def test_a_folder_s_name_tells_runs_apart(tmp_path: Path) -> None:
+    (model := tmp_path / "epoch_3_step_500.pth").touch()
+
+    def name(*more: str) -> str:
+        return RunSettings.from_args(parse(parser(), [*more, "--model_path", str(model), "--device", "cpu"]), ["a fox"]).folder_name()
 
     assert name("--method", "none").startswith("custom_epoch3_step500_scale4.5_step20_size256_")
     runs = ("--method none", "--method fora", "--fresh_ratio 0.2", "--seed 1", "--sampling_algo iddpm", "--step 9")
@@ -145,7 +151,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes(infer: Run, monkeypatch: pytes
 
 def test_texts_are_encoded_once(infer: Run, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     infer()
-    monkeypatch.setattr("pixart_pipeline.T5Embedder", None)  # calling it would fail
+    monkeypatch.setattr("pixart.pipeline.T5Embedder", None)  # calling it would fail
     infer("--seed", "1", name="again")
     with pytest.raises(TypeError):
         infer(prompts=["another"], name="other")
@@ -205,14 +211,14 @@ def test_flops_need_no_weights(capsys: pytest.CaptureFixture, monkeypatch: pytes
 
 
 def test_bad_prompts_are_refused_before_anything_is_loaded(infer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pixart_runs.Pipeline", None)
+    monkeypatch.setattr("pixart.runs.Pipeline", None)
     assert "holds no prompt" in error(infer, prompts=["", "  "])
     assert "prompt 2 has 100000 characters, at most 4000" in error(infer, prompts=["a", "x" * 100_000])
     assert "prompt 1: '--ar wide' is no aspect ratio: write --ar height:width" in error(infer, prompts=["a fox --ar wide"])
     assert "--npz wants pictures of one size; the prompts ask for 2" in error(infer, "--npz", prompts=["a", "b --ar 2:1"], size=1024)
-    assert "--bs must be at least 1, got 0" in error(infer, "--bs", "0")
-    assert "--step must be 1 to 1000" in error(infer, "--step", "0")
-    assert "--cfg_scale must be at least 1" in error(infer, "--cfg_scale", "0.5")
+    assert "--bs: must be a whole number of 1 to 10000, got '0'" in error(infer, "--bs", "0")
+    assert "--step: must be a whole number of 1 to 1000" in error(infer, "--step", "0")
+    assert "--cfg_scale: must be 1 to 1000" in error(infer, "--cfg_scale", "0.5")
     assert "interval" in error(infer, "--fresh_threshold", "0")
 
 

@@ -1,7 +1,7 @@
 """Seconds and bytes of PixArt-alpha sampling at real sizes, with random weights: `toca bench pixart`.
 
-    toca bench pixart --batch 1 8 32                                    # XL/2 at 256 pixels, DPM-Solver++, 20 steps, on the CPU
-    toca bench pixart --device cuda --dtype fp16 --batch 1 8 32 100
+toca bench pixart --batch 1 8 32                                    # XL/2 at 256 pixels, DPM-Solver++, 20 steps, on the CPU
+toca bench pixart --device cuda --dtype fp16 --batch 1 8 32 100
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 import toca.engine.cache
-from diffusion import DPMS
-from diffusion.model.nets import PixArt, PixArtMS
-from pixart_cli import PUBLISHED_TEXT
-from pixart_spec import CONFIGS, VAE_STRIDE, PixArtConfig, pixart_spec
+from pixart.flags import FOLDER, LONGEST_TEXT, PUBLISHED_TEXT
+from pixart.model import PixArt, PixArtMS
+from pixart.solvers import DPMS
+from pixart.spec import CONFIGS, VAE_STRIDE, PixArtConfig, pixart_spec
+from toca.cli.flags import MOST_STEPS, Parser, whole
 from toca.engine.cache import Cache
 from toca.engine.selection import Selector
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
@@ -111,19 +111,19 @@ def bench(pixels: int, dtype: str, batch: int, args: argparse.Namespace, device:
     return results
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="toca bench pixart", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    p = Parser(prog="toca bench pixart", description=__doc__)
     p.add_argument("--image_size", nargs="+", type=int, choices=CONFIGS, default=[256])
-    p.add_argument("--step", type=int, default=20)
-    p.add_argument("--text_tokens", type=int, default=PUBLISHED_TEXT, help="of the longest text")
-    p.add_argument("--depth", type=int, default=None, help="layers, for a shorter benchmark (default: all 28)")
+    p.add_argument("--step", type=whole(2, MOST_STEPS), default=20)
+    p.add_argument("--text_tokens", type=whole(1, LONGEST_TEXT), default=PUBLISHED_TEXT, help="of the longest text")
+    p.add_argument("--depth", type=whole(1, 1000), default=None, help="layers, for a shorter benchmark (default: all 28)")
     add_flags(p, METHODS)
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    run_all(args, Path(__file__).parent / "benchmarks", args.image_size, bench)
+    run_all(args, FOLDER / "benchmarks", args.image_size, bench)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffusion.model.t5 import T5Embedder
+from pixart.t5 import T5Embedder
 from toca.runs.files import atomic_path
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from small import SMALL, SMALL_MS, inputs, small_pixart
 
-from diffusion.model.nets import PixArt, PixArt_XL_2, PixArtMS, PixArtMS_XL_2, trim_text
-from pixart_spec import CONFIGS, PixArtConfig
-from pixart_weights import to_diffusers
+from pixart.model import PixArt, PixArt_XL_2, PixArtMS, PixArtMS_XL_2, trim_text
+from pixart.spec import CONFIGS, PixArtConfig
+from pixart.weights import to_diffusers
 
 PUBLISHED = json.loads((Path(__file__).parent / "checkpoint_keys.json").read_text())  # name -> key -> shape; of blocks, the first
 

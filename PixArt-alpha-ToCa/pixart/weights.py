@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.model.nets import PixArt, PixArtMS
-from pixart_spec import CONFIGS, VAE_STRIDE, PixArtConfig
+from pixart.flags import PRETRAINED
+from pixart.model import PixArt, PixArtMS
+from pixart.spec import CONFIGS, VAE_STRIDE, PixArtConfig
+from toca.loading.autoencoder import PUBLISHED
 from toca.loading.weights import find, load_into, load_state_dict
 
-PRETRAINED = Path(__file__).parent / "pretrained_models"
 REPO = "PixArt-alpha/PixArt-alpha"
 OFFICIAL = {256: "PixArt-XL-2-256x256.pth", 512: "PixArt-XL-2-512x512.pth", 1024: "PixArt-XL-2-1024-MS.pth"}
+VAE = "sd-vae-ft-ema"
 POSITIONS, NULL_TEXT = "pos_embed", "y_embedder.y_embedding"  # what diffusers' model has no place for
 
 MODULES = {  # ours -> diffusers', outside the blocks; each with a weight and a bias
@@ -48,6 +50,11 @@ def checkpoint_path(image_size: int, given: str | None = None) -> Path:
     name = given or OFFICIAL[image_size]
     source = f"https://huggingface.co/{REPO} (`python tools/download.py` fetches {', '.join(OFFICIAL.values())})"
     return find(name, PRETRAINED, source, "or give another file with --model_path")
+
+
+def vae_source(given: str | None = None) -> str:
+    """The folder or hub name of the autoencoder: as given, else what was downloaded, else the published one."""
+    return given or (str(PRETRAINED / VAE) if (PRETRAINED / VAE).is_dir() else PUBLISHED["ema"])
 
 
 def load_model(path: Path, image_size: int, device: torch.device, dtype: torch.dtype = torch.float32, ema: bool = False) -> PixArt:

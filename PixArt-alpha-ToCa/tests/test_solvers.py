@@ -11,8 +11,8 @@ from diffusers import DPMSolverMultistepScheduler
 from golden_json import golden_json
 from torch import Tensor
 
-from diffusion import DPMS, IDDPM, SASolverSampler, sa_sampler
-from diffusion.schedule import Times, uniform_times
+from pixart.solvers import DPMS, IDDPM, SASolverSampler, sa_solver
+from pixart.solvers.schedule import Times, uniform_times
 
 MEAN, STD = 0.5, 0.3  # of Gaussian data
 X = torch.linspace(-2, 2, 64).reshape(1, 4, 4, 4)
@@ -37,12 +37,12 @@ def exact(x: Tensor) -> Tensor:
     return MEAN * times.alpha[1] + (x - MEAN * times.alpha[0]) * std[1] / std[0]
 
 
-def dpm(steps: int, x: Tensor = X) -> Tensor:
-    return DPMS(gaussian, TEXT, TEXT, 1).sample(x, steps)
+def dpm(steps: int, x: Tensor = X, **options) -> Tensor:
+    return DPMS(gaussian, TEXT, TEXT, 1).sample(x, steps, **options)
 
 
-def sa(steps: int, x: Tensor = X, model=gaussian, draws=None) -> Tensor:
-    return SASolverSampler(model).sample(x, TEXT, TEXT, 1, steps, draws=draws)
+def sa(steps: int, x: Tensor = X, model=gaussian, draws=None, **options) -> Tensor:
+    return SASolverSampler(model).sample(x, TEXT, TEXT, 1, steps, draws=draws, **options)
 
 
 # ---- the published code's tables -----------------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def test_dpm_solver_converges_with_second_order_on_gaussian_data() -> None:
 
 
 def test_sa_solver_without_noise_converges_with_second_order_on_gaussian_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sa_sampler, "NOISY", (2.0, 2.0))
+    monkeypatch.setattr(sa_solver, "NOISY", (2.0, 2.0))
     errors = [(sa(steps) - exact(X)).abs().max().item() for steps in (20, 40, 80)]
     assert errors[0] < 0.2 and errors[1] < errors[0] / 3 and errors[2] < errors[1] / 3
 
@@ -217,3 +217,17 @@ def test_no_image_depends_on_its_batch(name: str) -> None:
 def test_a_run_has_at_least_one_step() -> None:
     with pytest.raises(ValueError, match="at least 1 step, got 0"):
         dpm(0)
+
+
+@pytest.mark.parametrize("solve", (dpm, sa))
+def test_a_callback_sees_every_step_and_may_end_the_run(solve) -> None:
+    seen: list[tuple[int, Tensor]] = []
+    out = solve(5, callback=lambda step, x: seen.append((step, x)))
+    assert [step for step, _ in seen] == [0, 1, 2, 3, 4] and torch.equal(seen[-1][1], out)
+
+    def enough(step: int, x: Tensor) -> None:
+        if step == 2:
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        solve(5, callback=enough)

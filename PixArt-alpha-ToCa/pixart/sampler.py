@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion import DPMS, IDDPM, SASolverSampler
-from diffusion.aspect_ratios import Request
-from diffusion.model.nets import PixArt, trim_text
-from pixart_spec import VAE_STRIDE, pixart_spec
+from pixart.aspect_ratios import Request
+from pixart.model import PixArt, trim_text
+from pixart.solvers import DPMS, IDDPM, SASolverSampler
+from pixart.solvers.guidance import Callback
+from pixart.spec import VAE_STRIDE, pixart_spec
 from toca.engine.cache import Cache
 from toca.methods import Method
 
@@ -21,7 +22,14 @@ Draws = Callable[[int], Tensor]  # step index -> standard normal draws (B, C, h,
 
 @dataclass(frozen=True)
 class Sampler:
-    """A PixArt and how to run it. algorithm: dpm-solver, iddpm or sa-solver. cfg_scale 1 runs without guidance."""
+    """A PixArt and how to run it.
+
+    algorithm: dpm-solver, iddpm or sa-solver.
+    num_steps: model calls.
+    cfg_scale: guidance; 1 runs without.
+    progress: show a bar.
+    callback: called after every step with its number and the latents (B, C, h, w).
+    """
 
     model: PixArt
     method: Method
@@ -29,6 +37,7 @@ class Sampler:
     num_steps: int
     cfg_scale: float = 4.5
     progress: bool = False
+    callback: Callback | None = None
 
     @property
     def guided(self) -> bool:
@@ -44,7 +53,7 @@ class Sampler:
 
         def draws(step: int) -> Tensor:
             noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-            return noise.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else noise  # pinned: the host does not wait
+            return noise.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else noise.to(device)  # pinned: no waiting
 
         seeds = [generator.initial_seed() for generator in generators]
         return self.run(y, mask, size, draws(0), draws, seeds)
@@ -68,18 +77,18 @@ class Sampler:
 
     def _dpm_solver(self, z: Tensor, cond: Tensor, uncond: Tensor, kwargs: dict[str, Any], draws: Draws) -> Tensor:
         solver = DPMS(self.model.forward_with_dpmsolver, cond, uncond, self.cfg_scale, kwargs)
-        return solver.sample(z, self.num_steps, progress=self.progress)
+        return solver.sample(z, self.num_steps, self.progress, self.callback)
 
     def _sa_solver(self, z: Tensor, cond: Tensor, uncond: Tensor, kwargs: dict[str, Any], draws: Draws) -> Tensor:
         solver = SASolverSampler(self.model.forward_with_dpmsolver)
-        return solver.sample(z, cond, uncond, self.cfg_scale, self.num_steps, kwargs, draws, progress=self.progress)
+        return solver.sample(z, cond, uncond, self.cfg_scale, self.num_steps, kwargs, draws, self.progress, self.callback)
 
     def _iddpm(self, z: Tensor, cond: Tensor, uncond: Tensor, kwargs: dict[str, Any], draws: Draws) -> Tensor:
         rows, forward, y = 1, self.model.forward, cond
         if self.guided:
             rows, forward, y = 2, self.model.forward_with_cfg, torch.cat([cond, uncond])
             kwargs = kwargs | dict(cfg_scale=self.cfg_scale)
-        x = IDDPM(str(self.num_steps)).p_sample_loop(
+        loop = IDDPM(str(self.num_steps)).p_sample_loop_progressive(
             forward,
             (rows * len(z), *z.shape[1:]),
             z.repeat(rows, 1, 1, 1),
@@ -87,4 +96,8 @@ class Sampler:
             noise_fn=lambda step, _: draws(step).repeat(rows, 1, 1, 1),
             progress=self.progress,
         )
-        return x[: len(z)]
+        for step, out in enumerate(loop):
+            x = out["sample"][: len(z)]
+            if self.callback:
+                self.callback(step, x)
+        return x

@@ -1,0 +1,45 @@
+"""From lines to prompts: the size that one asks for, and the text that T5 is to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pixart.aspect_ratios import Request, nearest_bin, parse_prompt
+from pixart.spec import CONFIGS
+from toca.loading.caption_cleaning import clean_caption
+
+MAX_CHARACTERS = 4000  # T5 reads about 500; cleaning takes the square of a word's length
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A line of the prompt file.
+
+    line: as it is there.
+    text: what the encoder reads.
+    size: of the picture.
+    """
+
+    line: str
+    text: str
+    size: Request
+
+
+def read_lines(lines: Sequence[str], image_size: int) -> list[Prompt]:
+    """Prompts of lines, checked and cleaned. The models of 256 and 512 pixels are square: there the flags are read and left.
+
+    Raises ValueError that names the line.
+    """
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        if len(line) > MAX_CHARACTERS:
+            raise ValueError(f"prompt {number} has {len(line)} characters, at most {MAX_CHARACTERS} are read: {line[:40]!r}...")
+        try:
+            size = parse_prompt(line, image_size)
+        except ValueError as error:
+            raise ValueError(f"prompt {number}: {error}") from error
+        if not CONFIGS[image_size].micro_conditions:
+            size = nearest_bin(size.text, 1.0, image_size)
+        prompts.append(Prompt(line, clean_caption(size.text), size))
+    return prompts
