@@ -164,7 +164,7 @@ def test_a_bad_flag_or_file_is_one_line_before_anything_runs(monkeypatch, config
         "--num-sampling-steps: must be a whole number of 1 to": (*PROMPT, "--num-sampling-steps", 0),
         "there is no checkpoint /none": (*PROMPT, "--ckpt-path", "/none"),
         "--cfg-scale: must be -1000 to 1000, got 'nan'": (*PROMPT, "--cfg-scale", "nan"),
-        "interval must be at least 1": (*PROMPT, "--fresh-threshold", 0),
+        "--fresh-threshold: must be a whole number of 1 to": (*PROMPT, "--fresh-threshold", 0),
         "127.0.0.1:9/a.png: cannot be fetched": (*PROMPT, "--reference-path", "http://127.0.0.1:9/a.png", "--mask-strategy", "0"),
         "llm-refine": (*PROMPT, "--llm-refine", "true"),
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_parts import FORK, flags, program
+from tiny_parts import FORK, TINY, flags, program, save_pixart
 
 from pixart.flags import RunSettings, parse
 from pixart.model import PixArtMS
@@ -101,11 +101,12 @@ def test_the_published_command_finds_everything_by_itself(
     assert len(list(folder.glob("*.png"))) == 12
 
 
-def test_a_folder_s_name_tells_runs_apart(tmp_path: Path) -> None:
-    (model := tmp_path / "epoch_3_step_500.pth").touch()
+def test_a_folder_s_name_tells_runs_apart(tiny: None, parts: Path, tmp_path: Path) -> None:
+    model = save_pixart(tmp_path / "epoch_3_step_500.pth", TINY[256])
 
     def name(*more: str) -> str:
-        return RunSettings.from_args(parse(parser(), [*more, "--model_path", str(model), "--device", "cpu"]), ["a fox"]).folder_name()
+        argv = [*flags(parts, tmp_path, "--step", "-1"), *more, "--model_path", model]
+        return RunSettings.from_args(parse(parser(), argv), ["a fox"]).folder_name()
 
     assert name("--method", "none").startswith("custom_epoch3_step500_scale4.5_step20_size256_")
     runs = ("--method none", "--method fora", "--fresh_ratio 0.2", "--seed 1", "--sampling_algo iddpm", "--step 9")
@@ -219,7 +220,7 @@ def test_bad_prompts_are_refused_before_anything_is_loaded(infer: Run, monkeypat
     assert "--bs: must be a whole number of 1 to 10000, got '0'" in error(infer, "--bs", "0")
     assert "--step: must be a whole number of 1 to 1000" in error(infer, "--step", "0")
     assert "--cfg_scale: must be 1 to 1000" in error(infer, "--cfg_scale", "0.5")
-    assert "interval" in error(infer, "--fresh_threshold", "0")
+    assert "--fresh_threshold: must be a whole number of 1 to 1000" in error(infer, "--fresh_threshold", "0")
 
 
 def test_files_that_are_missing_or_do_not_fit_are_one_error(infer: Run, parts: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ class TaylorSeer(Method):
 
     name = "taylorseer"
     label = "Taylor"
-    flags = (CYCLE_LENGTH, Flag("max_order", "order", "order of taylorseer's differences", 1, int))
+    flags = (CYCLE_LENGTH, Flag("max_order", "order", "order of taylorseer's differences", 1, int, least=0, most=100))
     forecasts = True
     interval: int = 4
     order: int = 4
@@ -27,7 +27,7 @@ class TaylorSeer(Method):
     @classmethod
     def from_flags(cls: type[M], given: Mapping[str, Any]) -> M:
         """Its cycle is `interval` where a fork has that flag, as upstream's DiT."""
-        return super().from_flags({**given, "fresh_threshold": given.get("interval", given["fresh_threshold"])})
+        return super().from_flags({**given, "fresh_threshold": given.get("interval", given.get("fresh_threshold"))})
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         check_positive(interval=self.interval, num_steps=num_steps)

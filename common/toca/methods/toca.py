@@ -46,12 +46,12 @@ class ToCa(Method):
     label = "ToCa"
     flags = (
         CYCLE_LENGTH,
-        Flag("fresh_ratio", "ratio", "base share of tokens refreshed at a cached step; 0 is FORA", type=float),
+        Flag("fresh_ratio", "ratio", "base share of tokens refreshed at a cached step; 0 is FORA", type=float, least=0),
         Flag("cache_type", "score", "what scores a token", "attention", choices=lambda spec: tuple(SCORES)),
         Flag("ratio_scheduler", "ratio_schedule", "over steps, layers and branches", "ToCa", choices=_schedules),
         Flag("force_fresh", "force_fresh", "when all tokens are refreshed", "global", choices=lambda spec: FORCE_FRESH),
-        Flag("soft_fresh_weight", "soft_fresh_weight", "weight of a token's staleness in its score", 0.25, float),
-        Flag("token_bucket", "bucket", "round token counts up to a multiple: fewer shapes to compile", 1, int, in_name=False),
+        Flag("soft_fresh_weight", "soft_fresh_weight", "weight of a token's staleness in its score", 0.25, float, least=0),
+        Flag("token_bucket", "bucket", "round token counts up to a multiple: fewer shapes to compile", 1, int, most=2**20, in_name=False),
         Flag("upstream_exact", "upstream_exact", "reproduce the published code's steps, accidents included", False, bool, in_name=False),
         Flag(
             "frozen_scores",

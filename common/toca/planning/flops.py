@@ -14,9 +14,11 @@ T = TypeVar("T")
 def step_flops(spec: ModelSpec, actions: Actions, counter: str = "matmul") -> int:
     """FLOPs of one batch row at one step of a plan.
 
-    counter "matmul": two per multiply-add of every matrix product, with the whole modulation of every layer that runs, as published code
-    computes it. "upstream": what the published code counts (its own weights, no embeddings). "executed": as "matmul", but for what a spec
-    says that we compute in another way. A spec may know more of them. Raises ValueError on another name.
+    counter: what is counted; a spec may know more than these three.
+        matmul: two per multiply-add of every matrix product, with the whole modulation of every layer that runs, as published code has it.
+        upstream: what the published code counts (its own weights, no embeddings).
+        executed: as matmul, but for what a spec says that we compute in another way.
+    Raises ValueError on an unknown counter.
     """
     if counter not in (known := {**dict.fromkeys(COUNTERS), **spec.forward_cost}):
         raise ValueError(f"unknown FLOPs counter {counter!r}: choose from {', '.join(known)}")
@@ -42,7 +44,7 @@ def _layer(stack: Stack, layer: int, actions: Actions, counter: str) -> int:
 
 
 def total_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
-    """FLOPs of a whole run for `rows` batch rows: 2 for one image with guidance, the convention of the published tables."""
+    """FLOPs of a whole run for `rows` batch rows: 2 for one item with guidance, the convention of the published tables."""
     return rows * (_counted(plan.spec.run_cost, counter, 0) + sum(step_flops(plan.spec, actions, counter) for actions in plan.steps))
 
 

@@ -22,6 +22,7 @@ class Flag:
     help: one line.
     default: where a fork has no other.
     type: makes a value of a text; `bool` for a switch.
+    least, most: of a number.
     choices: what it may be, given a spec of the model; None: anything.
     applies: whether a model, by its spec, has any use for it.
     in_name: whether a folder's name tells runs apart by it.
@@ -32,6 +33,8 @@ class Flag:
     help: str
     default: Any = None
     type: Callable[[str], Any] = str
+    least: float = 1
+    most: float = 1000
     choices: Callable[[ModelSpec], tuple[str, ...]] | None = None
     applies: Callable[[ModelSpec], bool] = lambda spec: True
     in_name: bool = True
@@ -88,8 +91,8 @@ class Method:
 
     @classmethod
     def from_flags(cls: type[M], given: Mapping[str, Any]) -> M:
-        """The method that flags stand for, by their names; those a fork lacks keep the field's default. Raises ValueError."""
-        return cls(**{flag.field: given[flag.name] for flag in cls.flags if flag.name in given})
+        """The method that flags stand for, by their names; where one is lacking or None the field keeps its default. Raises ValueError."""
+        return cls(**{flag.field: given[flag.name] for flag in cls.flags if given.get(flag.name) is not None})
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         """The plan of a run of `num_steps` model calls. Raises ValueError on settings that make no sense."""

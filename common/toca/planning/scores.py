@@ -29,7 +29,7 @@ class Score:
     base: makes a number per token (R, N) of that, which is kept.
     random: weight of a uniform draw on top.
     scale: makes bases (..., N) comparable with staleness; None where they are.
-    couples: rows of one image (`ModelSpec.coupled_rows`) have the mean of their bases in common, and choose the same tokens.
+    couples: rows of one item (`ModelSpec.coupled_rows`) have the mean of their bases in common, and choose the same tokens.
     """
 
     observes: Observed

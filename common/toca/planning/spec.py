@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 COUNTERS = ("matmul", "upstream", "executed")  # the last where a spec tells it from the first
 Site = tuple[str, int, str]  # (stack, layer, branch)
-HIDDEN: Site = ("model", 0, "hidden")  # the hidden state after the last block, which stands in for a skipped step
+HIDDEN: Site = ("model", 0, "hidden")  # the state after the last block, which stands in for a step without layers
 
 
 RESERVED = frozenset(  # what `cache.<name>` is already in a block
@@ -172,7 +172,7 @@ class ModelSpec:
     ratio_schedules: by name, beside the common ones.
     spatial: by method.
     counts_down: its step index falls during sampling; schedules see that index.
-    coupled_rows: batch rows of an image, one in each of as many equal parts of the batch; scores may be shared among them. 2 for the halves
+    coupled_rows: batch rows of an item, one in each of as many equal parts of the batch; scores may be shared among them. 2 for the halves
         of guidance.
     uncoupled: what scores observe (`Score.observes`) that are not shared all the same.
     skip_odd: DuCa skips odd places of the cycle instead of even ones.
@@ -196,7 +196,9 @@ class ModelSpec:
 
     @property
     def counters(self) -> tuple[str, ...]:
-        return COUNTERS if "executed" in self.forward_cost else COUNTERS[:2]
+        """Those that the costs are given in; `upstream` if there is a published code to count as."""
+        given = set(self.forward_cost).union(*(branch.cost for stack in self.stacks for branch in stack.branches))
+        return tuple(counter for counter in COUNTERS if counter in given)
 
     def cycle(self, method: str) -> Cycle:
         """How full steps of a method recur; the plain cycle for one that the model has none for."""
@@ -209,7 +211,7 @@ class ModelSpec:
         return known[name]
 
     def scored_together(self, score: Score) -> int:
-        """Rows of an image that are scored together."""
+        """Rows of an item that are scored together."""
         return self.coupled_rows if score.couples and score.observes not in self.uncoupled else 1
 
     def stack(self, name: str) -> Stack:

@@ -1,6 +1,6 @@
 """Published settings of FLUX.1-dev by name, with the numbers printed for them: 1024 x 1024, 512 text tokens, 50 steps unless said.
 
-Later papers count steps as the published code does, but for attention that is cached after its projection (`flux_spec`, "projected").
+Later papers count steps as the published code does, but for attention that is cached after its projection (`flux.spec`, "projected").
 """
 
 from __future__ import annotations
