@@ -48,8 +48,8 @@ class Pipeline:
     def load(cls, settings: RunSettings, device: torch.device, progress: bool = False) -> Pipeline:
         """Of a run whose texts are embedded. Raises ValueError or OSError if a file does not fit."""
         run, texts = settings.run, settings.embedded_texts()
-        empty = texts.get("") if settings.diffusers else None
-        model = load_model(settings.checkpoint, settings.image_size, device, DTYPES[settings.dtype], settings.ema, empty)
+        null_text = texts.get("") if settings.diffusers else None
+        model = load_model(settings.checkpoint, settings.image_size, device, DTYPES[settings.dtype], settings.ema, null_text)
         decode = decoder(load_autoencoder(settings.vae, device, VAE_ADVICE), device)
         return cls(Sampler(model, run.method, settings.sampling_algo, run.num_steps, settings.cfg_scale, progress), decode, texts)
 

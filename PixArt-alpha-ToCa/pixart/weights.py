@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pixart.flags import PRETRAINED
@@ -17,8 +18,10 @@ from toca.console import announce
 from toca.loading.autoencoder import PUBLISHED
 from toca.loading.pretrained import config_of
 from toca.loading.weights import check_header, find, load_into, load_state_dict, parts_of, shapes_of
+from toca.runs.files import atomic_folder, atomic_path
 
 REPO = "PixArt-alpha/PixArt-alpha"
+OTHERS = ("PixArt-XL-2-SAM-256x256.pth", "PixArt-XL-2-256x256-MSCOCO-FID732.pth")  # published too
 OFFICIAL = {256: "PixArt-XL-2-256x256.pth", 512: "PixArt-XL-2-512x512.pth", 1024: "PixArt-XL-2-1024-MS.pth"}
 VAE = "sd-vae-ft-ema"
 VAE_ADVICE = "give its folder or hub name with --vae; `python tools/download.py --vae` fetches the published one"
@@ -75,21 +78,21 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     ema: bool = False,
-    empty: Tensor | None = None,
+    null_text: Tensor | None = None,
 ) -> PixArt:
     """The model of a checkpoint, for sampling. Strict, but for the position table, which is computed.
 
     ema: take the averaged weights of a training checkpoint.
-    empty: (1, D), T5's features of an empty prompt, for a checkpoint in diffusers' layout.
+    null_text: for a checkpoint in diffusers' layout, which has none: (L, D), or T5's features of an empty prompt, (1, D).
     Raises ValueError that names what differs, or the resolution it was made for.
     """
     config = CONFIGS[image_size]
     model = _on_meta(config)
     state = load_state_dict(path, _parts(path, ema))
     if of_diffusers(state):
-        if empty is None:
+        if null_text is None:
             raise ValueError(f"{path} is in diffusers' layout, which has no null text: T5's features of an empty prompt are needed")
-        state = from_diffusers(state, config, null_text_of(empty, config.model_max_length))
+        state = from_diffusers(state, config, null_text if len(null_text) > 1 else repeated(null_text, config.model_max_length))
     else:
         _check_positions(state[POSITIONS].shape if POSITIONS in state else None, config, path, image_size)
     load_into(model, state | {POSITIONS: model.pos_embed}, str(path))
@@ -171,14 +174,9 @@ def of_diffusers(state: Collection[str]) -> bool:
     return f"{MODULES['t_block.1']}.weight" in state
 
 
-def null_text_of(empty: Tensor, length: int) -> Tensor:
-    """The null text (L, D) that stands for diffusers' empty prompt, of whose features (1, D) the one token is repeated: to attend to L
-    equal tokens, or to those that a caption's mask leaves, is to attend to one.
-
-    Raises ValueError if there are more tokens.
-    """
-    if len(empty) != 1:
-        raise ValueError(f"an empty prompt has {len(empty)} tokens of this T5, wanted the end token alone")
+def repeated(empty: Tensor, length: int) -> Tensor:
+    """The null text (L, D) that stands for diffusers' empty prompt, whose features (1, D) are those of the end token: to attend to L equal
+    tokens, or to those that a caption's mask leaves, is to attend to one."""
     return empty.expand(length, -1).contiguous()
 
 
@@ -219,3 +217,23 @@ def from_diffusers(state: Mapping[str, Tensor], config: PixArtConfig, null_text:
 def _same_keys(what: str, found: set[str], wanted: set[str]) -> None:
     if found != wanted:
         raise ValueError(f"{what} lacks {sorted(wanted - found)[:8]} and has {sorted(found - wanted)[:8]} beyond what PixArt has")
+
+
+# ---- writing -----------------------------------------------------------------------------------------------------------------------------
+
+
+def save_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """A safetensors file, whole or not at all."""
+    with atomic_path(path) as part:
+        save_file({key: value.contiguous() for key, value in state.items()}, part)
+
+
+def save_diffusers(folder: Path, state: Mapping[str, Tensor], config: PixArtConfig) -> None:
+    """A folder of diffusers' model, whole or not at all. Raises OSError if it is there and not empty."""
+    from diffusers import PixArtTransformer2DModel
+
+    with torch.device("meta"):
+        model = PixArtTransformer2DModel(**diffusers_config(config))
+    load_into(model, to_diffusers(state, config), str(folder))
+    with atomic_folder(folder) as part:
+        model.save_pretrained(part)

@@ -176,7 +176,7 @@ def test_every_sampler_runs_cached_and_uncached_and_a_cycle_of_one_caches_nothin
 def test_the_methods_differ(infer: Run) -> None:
     run = ["--step", "8", "--bs", "2"]
     made = [pictures(infer(*run, "--method", method, prompts=PROMPTS[:2], name=method)) for method in METHODS]
-    assert len(np.unique(np.stack(made).reshape(len(METHODS), -1), axis=0)) == len(METHODS) == 5
+    assert len(np.unique(np.stack(made).reshape(len(METHODS), -1), axis=0)) == len(METHODS) == 6
 
 
 def test_aspect_ratios_are_sampled_whatever_the_batch_but_by_square_models_left(infer: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,7 @@ def chatters(argv: list[str]) -> None:
 
 def builds(argv: list[str]) -> None:
     torch.nn.ReLU()  # has no parameters
+    torch.nn.Linear(1, 1, device="meta")
     torch.nn.Linear(1, 1)
 
 

@@ -24,20 +24,32 @@ def compare(a: str | Path, b: str | Path) -> dict[str, Any]:
     Raises ValueError if they cannot be read or do not match, OSError if one is missing.
     """
     a, b = Path(a), Path(b)
+    count, identical, total_psnr, total_ssim = 0, 0, 0.0, 0.0
+    for some, others in pairs(a, b):
+        count += len(some)
+        identical += int((some == others).all(axis=(1, 2, 3)).sum())
+        total_psnr += len(some) * psnr(some, others)
+        total_ssim += len(some) * ssim(some, others)
+    files = _files(a, b)
+    mean, videos = total_psnr / count, sum(kind(file) == "video" for file, _ in files)
+    distances = dict(psnr=None if math.isinf(mean) else mean, ssim=total_ssim / count, identical=identical)
+    return dict(a=str(a), b=str(b), pairs=count, videos=videos) | distances
+
+
+def pairs(a: Path, b: Path) -> Iterator[tuple[Pictures, Pictures]]:
+    """Pictures and frames of two sets that belong together, (B, H, W, 3) of each, all of one size.
+
+    Raises ValueError if they cannot be read or do not match, OSError if one is missing.
+    """
     if a.is_dir() != b.is_dir():
         raise ValueError(f"{a} and {b}: compare two folders or two .npz files, not one of each")
     if kind(a) != kind(b):
         raise ValueError(f"{a} and {b}: compare files of one kind: two .npz files, two pictures or two videos")
-    files = _pairs_by_name(a, b) if a.is_dir() else [(a, b)]
-    pairs, identical, total_psnr, total_ssim = 0, 0, 0.0, 0.0
-    for some, others in _npz_pairs(a, b) if kind(a) == ".npz" else _stacked(files):
-        pairs += len(some)
-        identical += int((some == others).all(axis=(1, 2, 3)).sum())
-        total_psnr += len(some) * psnr(some, others)
-        total_ssim += len(some) * ssim(some, others)
-    mean, videos = total_psnr / pairs, sum(kind(file) == "video" for file, _ in files)
-    distances = dict(psnr=None if math.isinf(mean) else mean, ssim=total_ssim / pairs, identical=identical)
-    return dict(a=str(a), b=str(b), pairs=pairs, videos=videos) | distances
+    return _npz_pairs(a, b) if kind(a) == ".npz" else _stacked(_files(a, b))
+
+
+def _files(a: Path, b: Path) -> list[tuple[Path, Path]]:
+    return _pairs_by_name(a, b) if a.is_dir() else [(a, b)]
 
 
 def _check(shape: tuple[int, ...], other: tuple[int, ...], a: object, b: object) -> None:

@@ -32,15 +32,22 @@ def pictures(path: Path, chunk: int) -> tuple[int, Iterator[Pictures]]:
     Raises ValueError or OSError if there are none, they differ in size, or cannot be read.
     """
     if path.is_dir():
-        files = [path / name for name in sorted(names(path)) if kind(path / name) == "picture"]
-        if not files:
-            raise ValueError(f"{path} holds no pictures")
-        return len(files), (_stacked(files[start : start + chunk]) for start in range(0, len(files), chunk))
+        found = files(path)
+        return len(found), (_stacked(found[start : start + chunk]) for start in range(0, len(found), chunk))
     if not path.is_file():
         raise FileNotFoundError(2, "No such file or directory", str(path))
     with Npz(path) as archive:
         count = archive.shape[0]
     return count, _read_npz(path, count, chunk)
+
+
+def files(folder: Path) -> list[Path]:
+    """The pictures in a folder and below it, in the order of their names. Raises ValueError if there are none."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder of pictures")
+    if not (found := [folder / name for name in sorted(names(folder)) if kind(folder / name) == "picture"]):
+        raise ValueError(f"{folder} holds no pictures")
+    return found
 
 
 def _read_npz(path: Path, count: int, chunk: int) -> Iterator[Pictures]:
@@ -49,10 +56,10 @@ def _read_npz(path: Path, count: int, chunk: int) -> Iterator[Pictures]:
             yield archive.read(min(chunk, count - start))
 
 
-def _stacked(files: list[Path]) -> Pictures:
-    read = [read_file(path) for path in files]
-    if odd := next((path for path, picture in zip(files, read, strict=True) if picture.shape != read[0].shape), None):
-        raise ValueError(f"{odd} has another size than {files[0]}")
+def _stacked(paths: list[Path]) -> Pictures:
+    read = [read_file(path) for path in paths]
+    if odd := next((path for path, picture in zip(paths, read, strict=True) if picture.shape != read[0].shape), None):
+        raise ValueError(f"{odd} has another size than {paths[0]}")
     return np.stack(read)
 
 

@@ -115,9 +115,7 @@ def dequantised(state: State, dtype: torch.dtype) -> State:
             raise ValueError(f"{key} scales no weight that is there")
         weight = state[name]
         if scale.numel() not in (1, len(weight)):
-            raise ValueError(
-                f"{key} has {scale.numel()} numbers for a weight of shape {tuple(weight.shape)}: scaled fp8 by blocks is not read"
-            )
+            raise ValueError(f"{key} has {scale.numel()} numbers for a weight of {tuple(weight.shape)}: fp8 scaled by blocks is not read")
         state[name] = (weight.float() * scale.reshape(-1, *[1] * (weight.ndim - 1))).to(dtype)
     return state
 
@@ -265,12 +263,9 @@ def _joined(name: str, pieces: Mapping[Place, Factors], outputs: int, inputs: in
     ordered = sorted(pieces, key=lambda place: place.part)
     for place in ordered:
         down, up = pieces[place]
-        wide = name == "img_in" and down.shape[1] > inputs  # of a control model, whose input has more channels
-        if len(up) != rows[place.part] or (down.shape[1] != inputs and not wide):
-            wanted = f"{inputs} inputs and {rows[place.part]} outputs"
-            raise ValueError(
-                f"it does not fit the model at {name}: it is for {down.shape[1]} inputs and {len(up)} outputs, wanted {wanted}"
-            )
+        if (len(up), down.shape[1]) != (rows[place.part], inputs):
+            made, wanted = f"{down.shape[1]} inputs and {len(up)} outputs", f"{inputs} and {rows[place.part]}"
+            raise ValueError(f"it does not fit the model at {name}: made for {made}, wanted {wanted}")
     if len(rows) == 1:
         return pieces[ordered[0]]
     downs, ups = zip(*(pieces[place] for place in ordered))

@@ -89,6 +89,6 @@ def widened(state: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> dict[
     """The base model's tensors, with zeros for the input channels that only the adapter knows: `img_in`, 64 to 128."""
     padded = dict(state)
     down, weight = adapter.get("img_in.lora_A.weight"), state.get("img_in.weight")
-    if down is not None and weight is not None and down.shape[1] > weight.shape[1]:
+    if down is not None and weight is not None and weight.ndim == 2 and down.shape[1] > weight.shape[1]:
         padded["img_in.weight"] = F.pad(weight, (0, down.shape[1] - weight.shape[1]))
     return padded
