@@ -85,7 +85,7 @@ def test_every_prompt_has_its_picture_and_the_index_says_which(infer: Run) -> No
     assert shown.shape == (5, 256, 256, 3)
     assert len(np.unique(shown.reshape(5, -1), axis=0)) == 5  # equal prompts have noise of their own
     assert np.array_equal(np.load(f"{folder}.npz")["arr_0"], shown)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["settings"]["method"]["name"] == "toca" and manifest["num_images"] == 5
 
 

@@ -227,13 +227,13 @@ def test_a_converted_checkpoint_says_its_resolution(parts: Path, tmp_path: Path,
 
 
 def test_files_in_the_way_of_a_conversion_stay(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (file := tmp_path / "file").write_text("mine")
+    (file := tmp_path / "file").write_text("mine", encoding="utf-8")
     flags = ["--image_size", "256", "--model_path", f"{parts}/256.pth", "--output"]
     with pytest.raises(SystemExit, match="file is a file, not a folder"):
         tool(monkeypatch, "convert_pixart_alpha_to_diffusers", *flags, str(file))
     with pytest.raises(SystemExit, match="is not empty: remove it, or choose another folder"):
         tool(monkeypatch, "convert_pixart_alpha_to_diffusers", *flags, str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["file"] and file.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and file.read_text(encoding="utf-8") == "mine"
 
 
 def test_downloads_are_asked_for_by_size_or_by_upstream_s_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
