@@ -46,7 +46,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """The caching method and its settings, by upstream's names."""
-    paid = "what rates a token; attention: that it pays to the text"
+    paid = "what scores a token; attention: that it pays to the text"
     flags.add_method_flags(parser, presets, pixart_spec(CONFIGS[256]), "_", help={"cache_type": paid}, fresh_threshold=3, fresh_ratio=0.30)
 
 
