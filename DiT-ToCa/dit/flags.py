@@ -38,6 +38,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-classes", type=whole(1, MOST_CLASSES), default=None, help="default: the model's own (1000; DiT-mini 20)")
     parser.add_argument("--num-sampling-steps", type=whole(1, MOST_STEPS), default=250)
     parser.add_argument("--ddim-sample", action=argparse.BooleanOptionalAction, default=False, help="DDIM instead of DDPM")
+    flags.add_solver_flags(parser)
     parser.add_argument("--cfg-scale", type=number(1, MOST_GUIDANCE), default=1.5, help="classifier-free guidance; 1 samples without")
 
 
@@ -161,9 +162,13 @@ def planning_parser() -> Parser:
 
 def planned_run(args: argparse.Namespace) -> PlannedRun:
     """Raises ValueError on flags that make no sense."""
+    solver = flags.solver_from(args)
+    if solver and args.ddim_sample:
+        raise ValueError(f"--ddim-sample and --solver {args.solver} are two samplers: give one of them")
+    sampler = f"{solver[0]} ({solver[1]})" if solver else "DDIM" if args.ddim_sample else "DDPM"
     return PlannedRun(
-        title=f"{args.model}, {'DDIM' if args.ddim_sample else 'DDPM'}-{args.num_sampling_steps}",
-        spec=dit_spec(config_from(args), "ddim" if args.ddim_sample else "ddpm"),
+        title=f"{args.model}, {sampler}-{args.num_sampling_steps}",
+        spec=dit_spec(config_from(args), "ddim" if args.ddim_sample or solver else "ddpm"),
         method=method_from(args),
         num_steps=args.num_sampling_steps,
         rows_per_image=1 if args.cfg_scale == 1 else 2,
@@ -187,6 +192,7 @@ class RunSettings:
     batch: pictures sampled together by one process.
     seed: of all pictures.
     ddim: DDIM instead of DDPM.
+    solver: (solver, grid) in place of both.
     eta: noise of DDIM.
     cfg_scale: guidance, 1 for none.
     guide_all_channels: guide every noise channel, not the first three alone.
@@ -209,6 +215,7 @@ class RunSettings:
     batch: int
     seed: int
     ddim: bool
+    solver: tuple[str, str] | None
     eta: float
     cfg_scale: float
     guide_all_channels: bool
@@ -230,6 +237,8 @@ class RunSettings:
         _ = run.plan
         if args.eta and not args.ddim_sample:
             raise ValueError(f"--eta needs --ddim-sample, got {args.eta}")
+        if args.upstream_stream and args.solver:
+            raise ValueError("--upstream-stream draws as the published samplers do: leave --solver out")
         if args.guide_all_channels and not guided:
             raise ValueError("--guide-all-channels needs guidance, and --cfg-scale 1 samples without")
         vae, device = vae_name(args.vae, config.in_channels, args.default_vae), device_from(args.device)
@@ -247,6 +256,7 @@ class RunSettings:
             batch=args.batch if labels is None else len(labels),
             seed=args.seed,
             ddim=args.ddim_sample,
+            solver=flags.solver_from(args),
             eta=args.eta,
             cfg_scale=args.cfg_scale,
             guide_all_channels=args.guide_all_channels,
@@ -277,6 +287,7 @@ class RunSettings:
             "num_images": self.num_images,
             "seed": self.seed,
             "ddim": self.ddim,
+            "solver": self.solver,
             "num_steps": self.run.num_steps,
             "eta": self.eta,
             "cfg_scale": self.cfg_scale,
@@ -293,7 +304,8 @@ class RunSettings:
         """Upstream's folder name, with the sampler in it, so that DDIM and DDPM runs do not overwrite each other."""
         method, ckpt = self.run.method, Path(self.ckpt).stem if self.ckpt else "pretrained"
         name = f"{self.model.replace('/', '-')}-{ckpt}-size-{self.image_size}-vae-{Path(self.vae).name}-cfg-{self.cfg_scale}"
-        name += f"-seed-{self.seed}-{'ddim' if self.ddim else 'ddpm'}-step-{self.run.num_steps}-num-{self.num_images}"
+        sampler = "-".join(self.solver) if self.solver else "ddim" if self.ddim else "ddpm"
+        name += f"-seed-{self.seed}-{sampler}-step-{self.run.num_steps}-num-{self.num_images}"
         return "-".join(filter(None, [UPSTREAM_LABELS.get(method.name, method.label), name, *named_settings(method)]))
 
 

@@ -53,6 +53,7 @@ def make_sampler(settings: RunSettings, model: torch.nn.Module, progress: bool =
         create_diffusion(str(settings.run.num_steps)),
         settings.run.method,
         ddim=settings.ddim,
+        solver=settings.solver,
         eta=settings.eta,
         cfg_scale=settings.cfg_scale,
         guide_all_channels=settings.guide_all_channels,

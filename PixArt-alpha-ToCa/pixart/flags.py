@@ -17,7 +17,7 @@ from toca.planning.memory import DTYPES
 from toca.planning.run import PlannedRun
 from toca.presets import PIXART as presets
 from toca.presets import parse_with_preset
-from toca.runs.outputs import check_folder
+from toca.runs.outputs import check_folder, check_names
 
 if TYPE_CHECKING:
     from pixart.text_cache import TextCache
@@ -184,6 +184,7 @@ class RunSettings:
             dataset=getattr(args, "dataset", "custom"),
         )
         check_autoencoder(settings.vae, weights.VAE_ADVICE)
+        check_names(settings.text_cache, "--text_cache")
         cache = settings.embedded_texts()
         if missing := cache.missing(settings.texts):
             check_folder(cache.folder, "--text_cache", len(missing) * PUBLISHED_TEXT * cache.width * 4)

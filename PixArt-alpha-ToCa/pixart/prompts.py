@@ -11,7 +11,7 @@ from toca.console import announce
 from toca.loading.caption_cleaning import clean_caption
 
 SHOWN = 8  # prompts that a line names
-MAX_CHARACTERS = 4000  # T5 reads about 500; cleaning takes the square of a word's length
+MAX_CHARACTERS = 2**16  # T5 reads about 500
 
 
 @dataclass(frozen=True)

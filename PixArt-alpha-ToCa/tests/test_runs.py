@@ -214,7 +214,7 @@ def test_flops_need_no_weights(capsys: pytest.CaptureFixture, monkeypatch: pytes
 def test_bad_prompts_are_refused_before_anything_is_loaded(infer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pixart.runs.Pipeline", None)
     assert "holds no prompt" in error(infer, prompts=["", "  "])
-    assert "prompt 2 has 100000 characters, at most 4000" in error(infer, prompts=["a", "x" * 100_000])
+    assert "prompt 2 has 100000 characters, at most 65536" in error(infer, prompts=["a", "x" * 100_000])
     assert "prompt 1: '--ar wide' is no aspect ratio: write --ar height:width" in error(infer, prompts=["a fox --ar wide"])
     assert "--npz wants pictures of one size; the prompts ask for 2" in error(infer, "--npz", prompts=["a", "b --ar 2:1"], size=1024)
     assert "--bs: must be a whole number of 1 to 10000, got '0'" in error(infer, "--bs", "0")
