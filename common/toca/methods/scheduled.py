@@ -10,7 +10,7 @@ from toca.planning.method import Flag, Method, check_run
 from toca.planning.plan import Action, Kind, Plan, finish
 from toca.planning.spec import HIDDEN, ModelSpec, Site
 
-FILLS = ("branches", "output")
+FILLS = ("branches", "hidden")
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -27,7 +27,7 @@ class Scheduled(Method):
     """Full steps chosen one by one, and what fills the steps between them, chosen per segment: the form of a calibrated plan.
 
     full: the full steps, the first of them 0.
-    fill: of the segment after every full step, or one for all: "branches", every branch is forecast; "output", no layer runs and the
+    fill: of the segment after every full step, or one for all: "branches", every branch is forecast; "hidden", no layer runs and the
         state after the last one is forecast, for which two states are kept and no branch.
     order: of the highest difference; 0 reuses the last value.
     """
@@ -36,7 +36,7 @@ class Scheduled(Method):
     label = "Scheduled"
     flags = (
         Flag("full_steps", "full", "full steps of scheduled, such as 0,2,4,12; the first is 0", type=numbers),
-        Flag("fill", "fill", "between them, branches or output; for all segments, or one for each: branches,output,...", FILLS[:1], words),
+        Flag("fill", "fill", "between them, branches or hidden; for all segments, or one for each: branches,hidden,...", FILLS[:1], words),
         Flag("fill_order", "order", "order of scheduled's differences; 0 reuses", 1, int, least=0, most=10, in_name=False),
     )
     forecasts = True
@@ -78,7 +78,7 @@ class Scheduled(Method):
             }
             for step in range(start + 1, end):
                 forecast = Action(Kind.FORECAST, gap=step - start, order=order)
-                if fills[place] == "output":
+                if fills[place] == "hidden":
                     yield dict.fromkeys(spec.sites(), Action(Kind.SKIP)) | {HIDDEN: forecast}
                 else:
                     yield dict.fromkeys(spec.sites(), forecast) | {HIDDEN: Action(Kind.PARTIAL)}
