@@ -86,7 +86,10 @@ class Plan:
         return any(action.kind is not Kind.FULL for actions in self.steps for action in actions.values())
 
     def kind_counts(self) -> Counter[str]:
-        """Steps by kind: full, mixed (some layers or branches full), partial, reuse, forecast, skip, hidden (the state after the last layer is forecast)."""
+        """Steps by kind: full, mixed (some layers or branches full), partial, reuse, forecast, skip, hidden.
+
+        skip: the last state after all layers stands in for them. hidden: a forecast of it does.
+        """
         return Counter(self.step_kind(step) for step in range(self.num_steps))
 
     def step_kind(self, step: int) -> str:
