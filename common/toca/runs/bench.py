@@ -24,9 +24,11 @@ from toca.planning.memory import Held, predict
 from toca.planning.plan import Plan
 from toca.runs.clock import Clock
 from toca.runs.files import atomic_path
+from toca.runs.outputs import check_file
 from toca.runs.programs import DTYPES, device_from, reproducible_matmuls
 
 Result = dict[str, Any]
+MOST_IMAGES = 65_536  # of a batch
 
 
 @dataclass
@@ -158,10 +160,16 @@ def machine(device: torch.device) -> Result:
 def add_flags(parser: argparse.ArgumentParser, methods: Mapping[str, Method], batch: Sequence[int] = (1,)) -> None:
     """The flags of every benchmark."""
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["fp32"])
-    parser.add_argument("--batch", nargs="+", type=int, default=list(batch), help="images; each is two rows, with guidance")
+    parser.add_argument("--batch", nargs="+", type=_images, default=list(batch), help="images; each is two rows, with guidance")
     parser.add_argument("--methods", nargs="+", choices=methods, default=list(methods))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", default=None, help="result file (default: benchmarks/DATE-DEVICE.json in the fork's folder, else here)")
+
+
+def _images(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_IMAGES:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 to {MOST_IMAGES}, got {text[:40]!r}")
+    return int(text)
 
 
 def run_all(args: argparse.Namespace, folder: Path, cases: Sequence[Any], bench: Callable[..., Iterable[Result]]) -> None:
@@ -183,6 +191,7 @@ class Report:
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.device, self.date = device_from(args.device), datetime.date.today().isoformat()
         self.path = Path(args.output or (folder if folder.is_dir() else Path("benchmarks")) / f"{self.date}-{self.device.type}.json")
+        check_file(self.path, "--output")
         self.results: list[Result] = []
 
     def add(self, results: Sequence[Result]) -> None:
