@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,3 +63,20 @@ def remove_parts(folder: str | Path, stem: str | None = None) -> None:
     name = "*" if stem is None else glob.escape(stem)
     for part in Path(folder).glob(f".{name}.{'[0-9a-f]' * 8}.part*"):
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to fill; it takes the name `path` when the block ends without an error, and goes otherwise.
+
+    Raises OSError if `path` is a file or a folder that is not empty.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    part.mkdir()
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

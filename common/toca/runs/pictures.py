@@ -46,10 +46,3 @@ def check_picture(path: Path, flag: str) -> None:
     except (KeyError, OSError, ValueError) as error:
         raise ValueError(f"{flag} {path}: not the name of a picture, try one that ends in .png") from error
     check_file(path, flag)
-
-
-def finite(latents: Tensor, advice: str = "try --dtype bf16 or fp32") -> Tensor:
-    """The latents, made sure to be finite: once, after a run, because it waits for the device. Raises ValueError."""
-    if not bool(latents.isfinite().all()):
-        raise ValueError(f"the network's output is not finite (NaN or infinite), and would be a black picture: {advice}")
-    return latents
