@@ -28,7 +28,7 @@ from toca.runs.outputs import check_file
 from toca.runs.programs import DTYPES, device_from, reproducible_matmuls
 
 Result = dict[str, Any]
-MOST_IMAGES = 65_536  # of a batch
+MOST_BATCH = 2**20
 
 
 @dataclass
@@ -167,8 +167,8 @@ def add_flags(parser: argparse.ArgumentParser, methods: Mapping[str, Method], ba
 
 
 def _images(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_IMAGES:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 1 to {MOST_IMAGES}, got {text[:40]!r}")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_BATCH:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 to {MOST_BATCH}, got {text[:40]!r}")
     return int(text)
 
 
@@ -176,6 +176,7 @@ def run_all(args: argparse.Namespace, folder: Path, cases: Sequence[Any], bench:
     """bench(case, dtype, batch, args, device) for every case and every --dtype and --batch, into the result file of `folder`.
 
     folder: the fork's, in a source checkout; where there is none it is `benchmarks` in the current folder.
+    Raises ValueError on a --device or --output that cannot be.
     """
     reproducible_matmuls()  # as the sampling programs
     report = Report(args, folder)
