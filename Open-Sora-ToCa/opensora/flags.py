@@ -192,7 +192,7 @@ def parser(output: str | None = None) -> Parser:
 
 
 def parse(argv: Sequence[str] | None = None, output: str | None = None) -> tuple[argparse.Namespace, Parts]:
-    """(settings, parts to build) of a command line. Raises ValueError on what a configuration must not say, or lacks."""
+    """(settings, parts to build) of a command line. Ends with one line on flags, or a configuration, that make no sense."""
     p, argv = parser(output), sys.argv[1:] if argv is None else argv
     actions = [action for action in p._actions if action.dest != "help"]
     defaults = {action.dest: action.default for action in actions}
@@ -200,7 +200,10 @@ def parse(argv: Sequence[str] | None = None, output: str | None = None) -> tuple
         action.default = argparse.SUPPRESS  # so that what is parsed is what was given
     given = vars(p.parse_args(argv))
     flags_by_key = {action.dest: action for action in actions if action.dest not in ("config", *PART_FLAGS)}
-    config, parts = read_config(given["config"], flags_by_key)
+    try:
+        config, parts = read_config(given["config"], flags_by_key)
+    except (ValueError, OSError) as error:
+        p.error(str(error))
     args = argparse.Namespace(**merged(defaults, {"preset": DEFAULT_PRESET}, config, given))
     for flag, (part, key) in PART_FLAGS.items():
         if flag in given:

@@ -307,7 +307,7 @@ def test_weights_that_are_not_finite_are_refused(monkeypatch, config, tmp_path) 
 
 def test_latents_that_are_not_finite_are_no_black_picture(monkeypatch, config, tmp_path) -> None:
     monkeypatch.setattr(STDiT3, "unpatchify", lambda self, x, *sizes: torch.full((2, 8, *sizes[1]), float("inf")))
-    with pytest.raises(SystemExit, match="the latents of a clip: .* values are NaN or infinite"):
+    with pytest.raises(SystemExit, match=r"the latents of a clip: .* values are NaN or infinite"):
         infer(monkeypatch, config, tmp_path / "out", *PROMPT, "--num-frames", 1)
     assert names(tmp_path / "out") == []
 
