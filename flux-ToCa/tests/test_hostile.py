@@ -138,6 +138,7 @@ CASES: list[Case] = [
     ("t2i", ["--guidance", "3"], "--guidance: flux-schnell was distilled without guidance"),
     ("t2i", ["--name", "flux-dev", "--keep_lora", "--lora", "x.safetensors"], "--keep_lora: adapters run beside the -lora models alone"),
     ("t2i", ["--name", "flux-dev", "--lora_scale", "0.5"], "--lora_scale: there is no adapter"),
+    ("t2i", ["--name", "flux-dev", "--preset", "steps3"], "--preset: steps3 is no setting of flux-dev"),
     ("t2i", ["--watermark", "--width", "128", "--height", "128"], "--watermark needs 256 x 256"),
     ("picture", ["--output", "picture"], "not the name of a picture"),
     ("picture", ["--output", "picture.txt"], "not the name of a picture"),
