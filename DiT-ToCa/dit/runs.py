@@ -94,9 +94,9 @@ def npz_of(folder: Path) -> Path:
 def check_outputs(settings: RunSettings, path: Path) -> None:
     """Make sure that the pictures and the npz can be written. Raises ValueError."""
     pixels, num, archive = settings.image_size**2, settings.num_images, npz_of(path)
+    check_file(archive, "--sample-dir")  # its name is the longer one
     lacking = num - sum(1 for _ in path.glob("[0-9]*.png"))
     check_folder(path, "--sample-dir", PNG_BYTES * pixels * max(0, lacking) + 3 * pixels * num * (not archive.exists()))
-    check_file(archive, "--sample-dir")
     if archive.exists() and not (path / MANIFEST).exists():
         raise ValueError(f"{archive} is there, and of no run in {path}: remove it or choose another --sample-dir")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import runpy
 import shutil
@@ -116,8 +117,32 @@ def test_a_folder_s_name_tells_runs_apart(tiny: None, parts: Path, tmp_path: Pat
         return RunSettings.from_args(parse(parser(), argv), ["a fox"]).folder_name()
 
     assert name("--method", "none").startswith("custom_epoch3_step500_scale4.5_step20_size256_")
-    runs = ("--method none", "--method fora", "--fresh_ratio 0.2", "--seed 1", "--sampling_algo iddpm", "--step 9")
+    scheduled = "--method scheduled --full_steps 0,3"
+    runs = ("--method none", "--method fora", "--fresh_ratio 0.2", "--seed 1", "--sampling_algo iddpm", "--step 9", scheduled)
+    assert name(*scheduled.split()).endswith("_scheduled_0-3_branches")
     assert len({name(*more.split()) for more in runs}) == len(runs)
+
+
+def test_every_flag_is_read_and_none_written(infer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of methods are read all at once, and by `check_used`."""
+    read: set[str] = set()
+    made: list[tuple[Noted, dict[str, object]]] = []
+
+    class Noted(argparse.Namespace):
+        def __getattribute__(self, name: str) -> object:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    def parse_noted(*given: object) -> argparse.Namespace:
+        args = parse(*given)
+        made.append((Noted(**vars(args)), dict(vars(args))))
+        return made[-1][0]
+
+    monkeypatch.setattr("pixart.runs.parse", parse_noted)
+    infer("--npz", prompts=["a fox"])
+    (args, before), of_methods = made[0], {flag.name for method in METHODS.values() for flag in method.flags}
+    assert vars(args) == before
+    assert before.keys() - of_methods - read <= {"preset"}  # whose settings are defaults of the others
 
 
 # ---- seeds, batches, processes ------------------------------------------------------------------------------------------------------
