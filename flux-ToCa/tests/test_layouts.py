@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -73,6 +74,13 @@ def test_every_published_name_has_its_place_in_diffusers_layout() -> None:
         ):
             theirs |= {f"{stack}.{i}.{name}.weight": torch.empty(128) for i in range(blocks) for name in norms.values()}
         load_into(model, layouts.transformer(theirs), "converted")
+
+
+def test_converting_lets_every_joined_tensor_go() -> None:
+    state = {key: value.clone() for key, value in their_flux(TINY_FLUX).state_dict().items()}
+    joined = [weakref.ref(value) for key, value in state.items() if "to_q" in key or "proj_mlp" in key]
+    found = layouts.transformer(state)
+    assert joined and found and not any(value() is not None for value in joined)
 
 
 @pytest.mark.parametrize("how", ["folder", "pipeline", "shards", "file"])
