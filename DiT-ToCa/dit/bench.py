@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dit.flags import FOLDER, SIZES, VAE_STRIDE
+from dit.flags import FOLDER, SIZES, model_config
 from dit.model import DiT
 from dit.spec import CONFIGS, dit_spec
 from toca.cli.flags import MOST_PIXELS, MOST_STEPS, Parser, whole
@@ -21,6 +21,7 @@ from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.runs.bench import DTYPES, Result, Watch, add_flags, print_result, result_of, run_all
 from toca.runs.clock import Clock
+from toca.runs.programs import program_errors
 
 METHODS: dict[str, Method] = {
     "uncached": NoCaching(),
@@ -54,8 +55,7 @@ def sample(model: DiT, method: Method, steps: int, batch: int, cfg_scale: float 
 def bench(name: str, dtype: str, batch: int, args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     """Every method on one model; the uncached run comes first and is what the others are compared with."""
     pixels, steps = args.image_size or SIZES.get(name, 256), args.num_sampling_steps
-    config = CONFIGS[name].replace(input_size=pixels if name in SIZES else pixels // VAE_STRIDE)
-    model = DiT(config).eval()
+    model = DiT(model_config(name, args.image_size)).eval()
     for parameter in model.parameters():  # the zero-initialised gates would hide what a cached branch adds
         torch.nn.init.normal_(parameter, std=0.02)
     model = model.to(device, DTYPES[dtype])
@@ -78,8 +78,11 @@ def parser() -> Parser:
     return p
 
 
+@program_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
+    for name in args.model:
+        model_config(name, args.image_size)
     run_all(args, FOLDER / "benchmarks", args.model, bench)
 
 

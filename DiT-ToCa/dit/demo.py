@@ -30,7 +30,7 @@ from toca.planning.flops import total_flops
 from toca.runs.clock import Stopwatch
 from toca.runs.files import atomic_path
 from toca.runs.outputs import check_file
-from toca.runs.pictures import check_picture, finite, to_uint8
+from toca.runs.pictures import check_finite, check_picture, to_uint8
 from toca.runs.programs import program_errors
 from toca.runs.seeds import item_generators
 
@@ -76,7 +76,8 @@ class Comparison:
 
     def run(self, name: str, sampler: Sampler) -> Result:
         samples, seconds = min((self._timed(sampler) for _ in range(self.repeats)), key=lambda run: run[1])
-        pictures = np.concatenate([to_uint8(self.decode(part)) for part in finite(samples.float()).split(self.batch)])
+        check_finite(samples, f"the latents of {name}")
+        pictures = np.concatenate([to_uint8(self.decode(part)) for part in samples.float().split(self.batch)])
         plan, first = sampler.plan, next(iter(self.results.values()), None)
         gflops = total_flops(plan, "matmul", 2 if sampler.guided else 1) / 1e9
         self.results[name] = Result(

@@ -131,13 +131,18 @@ def image_size(args: argparse.Namespace) -> int:
     return args.image_size or SIZES.get(args.model, 256)
 
 
+def model_config(model: str, pixels: int | None) -> DiTConfig:
+    """The configuration of a model by its name, for pictures of so many pixels a side. Raises ValueError if that does not fit it."""
+    config, stride, pixels = CONFIGS[model], 1 if model in SIZES else VAE_STRIDE, pixels or SIZES.get(model, 256)
+    if pixels % (stride * config.patch_size):
+        raise ValueError(f"--image-size must be a multiple of {stride * config.patch_size} for {model}, got {pixels}")
+    return config.replace(input_size=pixels // stride)
+
+
 def config_from(args: argparse.Namespace) -> DiTConfig:
     """The configuration of the flags. Raises ValueError if the image size does not fit the model."""
-    config, pixels, stride = CONFIGS[args.model], image_size(args), 1 if args.model in SIZES else VAE_STRIDE
-    if pixels % (stride * config.patch_size):
-        raise ValueError(f"--image-size must be a multiple of {stride * config.patch_size} for {args.model}, got {pixels}")
-    overrides = {} if args.num_classes is None else dict(num_classes=args.num_classes)
-    return config.replace(input_size=pixels // stride, **overrides)
+    config = model_config(args.model, args.image_size)
+    return config if args.num_classes is None else config.replace(num_classes=args.num_classes)
 
 
 def vae_name(name: str | None, in_channels: int, default: str) -> str:

@@ -72,9 +72,9 @@ def diffusers_shapes(config: DiTConfig) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def from_diffusers(state: Mapping[str, Tensor], depth: int, source: str) -> dict[str, Tensor]:
+def from_diffusers(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Our tensors, but for the position table, which diffusers computes. Raises ValueError if its blocks' embedders differ."""
-    found = {}
+    found, depth = {}, len({key.split(".")[1] for key in state if key.startswith("transformer_blocks.")})
     for name, theirs in diffusers_names(depth).items():
         tensors = [state[key] for key in theirs if key in state]
         if name not in REPEATED:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dit.flags import FOLDER, OFFICIAL, PRETRAINED, RunSettings
 from dit.layouts import LABELS, POSITIONS, diffusers_names, diffusers_shapes, from_diffusers, of_diffusers, shapes
@@ -64,6 +65,15 @@ def check_checkpoint(path: Path, config: DiTConfig, resizes: bool, guided: bool)
     return config
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint in its published layout. Raises ValueError or OSError if it is none."""
+    state = load_state_dict(path)
+    if not of_diffusers(state):
+        return state
+    announce(f"{path}: a DiT in diffusers' layout, converted")
+    return from_diffusers(state, str(path))
+
+
 def load_model(settings: RunSettings, device: torch.device) -> DiT:
     """The model with its checkpoint, in the wanted dtype, built without initialising weights first.
 
@@ -71,10 +81,7 @@ def load_model(settings: RunSettings, device: torch.device) -> DiT:
     `--image-size` that was asked for, and a line says so; without the flag, and for every other tensor, loading is strict.
     """
     path, config = settings.checkpoint, settings.config
-    state = load_state_dict(path)
-    if of_diffusers(state):
-        state = from_diffusers(state, config.depth, str(path))
-        announce(f"{path}: a DiT in diffusers' layout, converted")
+    state = read_tensors(path)
     with torch.device("meta"):
         model = DiT(config)
     table = state.get(POSITIONS)
