@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opensora.flags import parse
-from opensora.runs import main
-from toca.runs.programs import program_errors
+from toca.console import interruptible
 
 CONFIG = str(Path(__file__).resolve().parent / "configs/opensora-v1-2/inference/sample.py")
 
@@ -24,6 +23,13 @@ def with_config(argv: Sequence[str]) -> list[str]:
     return list(argv) if argv and not argv[0].startswith("-") else [CONFIG, *argv]
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    args, parts = parse(with_config(sys.argv[1:] if argv is None else argv), output="sample.mp4")
+    from opensora.runs import main as run  # late, because torch takes seconds: a wrong flag is answered at once
+
+    run(args, parts)
+
+
 if __name__ == "__main__":
-    with program_errors("try a smaller --resolution or --num-frames, or --dtype bf16"):
-        main(*parse(with_config(sys.argv[1:]), output="sample.mp4"))
+    with interruptible():
+        main()

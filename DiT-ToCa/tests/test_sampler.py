@@ -69,7 +69,7 @@ def test_a_callback_sees_every_step_and_may_end_the_run(ddim):
 # ---- good solvers ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [NoCaching(), ToCa(score="random"), Scheduled((0, 1, 3), ("output",))], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [NoCaching(), ToCa(score="random"), Scheduled((0, 1, 3), ("hidden",))], ids=lambda m: m.name)
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
 def test_a_solvers_batch_equals_its_singles(method, solver, cfg_scale):

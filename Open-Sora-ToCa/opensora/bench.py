@@ -29,6 +29,7 @@ from toca.planning.memory import attention_maps, predict
 from toca.planning.plan import Plan
 from toca.runs.bench import DTYPES, Result, Watch, add_flags, print_result, result_of, run_all
 from toca.runs.clock import Clock
+from toca.runs.programs import program_errors
 
 METHODS: dict[str, Method] = {
     "uncached": NoCaching(),
@@ -171,10 +172,8 @@ def parser() -> Parser:
     return p
 
 
+@program_errors("try a smaller --resolution, --num-frames, --depth or --batch, or --dtype bf16")
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
+    size_of(args)  # raises, before a file or a network
     run_all(args, Path(__file__).parents[1] / "benchmarks", args.model, bench)
-
-
-if __name__ == "__main__":
-    main()

@@ -192,7 +192,7 @@ def parser(output: str | None = None) -> Parser:
 
 
 def parse(argv: Sequence[str] | None = None, output: str | None = None) -> tuple[argparse.Namespace, Parts]:
-    """(settings, parts to build) of a command line. Raises ValueError on what a configuration must not say, or lacks."""
+    """(settings, parts to build) of a command line. Ends with one line on flags, or a configuration, that make no sense."""
     p, argv = parser(output), sys.argv[1:] if argv is None else argv
     actions = [action for action in p._actions if action.dest != "help"]
     defaults = {action.dest: action.default for action in actions}
@@ -200,7 +200,10 @@ def parse(argv: Sequence[str] | None = None, output: str | None = None) -> tuple
         action.default = argparse.SUPPRESS  # so that what is parsed is what was given
     given = vars(p.parse_args(argv))
     flags_by_key = {action.dest: action for action in actions if action.dest not in ("config", *PART_FLAGS)}
-    config, parts = read_config(given["config"], flags_by_key)
+    try:
+        config, parts = read_config(given["config"], flags_by_key)
+    except (ValueError, OSError) as error:
+        p.error(str(error))
     args = argparse.Namespace(**merged(defaults, {"preset": DEFAULT_PRESET}, config, given))
     for flag, (part, key) in PART_FLAGS.items():
         if flag in given:
@@ -220,7 +223,8 @@ USELESS: tuple[tuple[tuple[str, ...], Callable[[argparse.Namespace], bool], str]
     (("cycles",), lambda args: args.method in ("none", "scheduled"), "the method has no cycles"),
     (("bonus", "bonus_frames"), lambda args: args.method not in ("toca", "duca"), "it is of toca and duca"),
     (("bonus_frames",), lambda args: args.bonus == 0, "there is no --bonus"),
-    (("seed",), lambda args: args.shared_noise and not _draws_more(args), "--shared-noise draws from seeds of its own"),
+    (("align",), lambda args: not _joins(args), "there is no --reference-path, and one clip"),
+    (("seed",), lambda args: args.shared_noise and args.cache_type != "random" and not _joins(args), "--shared-noise has its own seeds"),
 )  # fmt: skip
 NO_MATTER = (  # settings of parts that change no pixel: places, speed and memory, training
     "from_pretrained", "local_files_only", "micro_batch_size", "enable_flash_attn", "enable_layernorm_kernel", "shardformer",
@@ -229,10 +233,9 @@ NO_MATTER = (  # settings of parts that change no pixel: places, speed and memor
 UNUSED = ("flash_attn", "layernorm_kernel", "outputs", "data_path", "multi_resolution")  # of upstream's programs
 
 
-def _draws_more(args: argparse.Namespace) -> bool:
-    """Whether a run may draw more than its first noise: for clips that continue, for references, for choices of tokens."""
-    references = args.reference_path or args.prompt_path or any("{" in prompt for prompt in args.prompt or ())
-    return bool(args.loop > 1 or references or args.cache_type == "random")
+def _joins(args: argparse.Namespace) -> bool:
+    """Whether clips may be given frames: of references, or of the clip before."""
+    return bool(args.loop > 1 or args.reference_path or args.prompt_path or any("{" in prompt for prompt in args.prompt or ()))
 
 
 def check_given(p: Parser, given: Mapping[str, Any], args: argparse.Namespace) -> None:

@@ -35,7 +35,7 @@ from toca.runs.clock import Stopwatch
 from toca.runs.folder import RunFolder
 from toca.runs.outputs import check_file
 from toca.runs.processes import process_group
-from toca.runs.programs import device_from, reproducible_matmuls
+from toca.runs.programs import device_from, program_errors, reproducible_matmuls
 
 Shared = Mapping[str, Any]  # what decides the pixels of all items alike
 
@@ -91,10 +91,11 @@ def mark_finished(items: Sequence[Item], shared: Shared, fps: int) -> int:
     return len(missing)
 
 
+@program_errors("try a smaller --batch-size, --resolution or --num-frames, or --dtype bf16")
 def main(args: argparse.Namespace, parts: Parts) -> None:
     """Sample what the settings ask for; processes of torchrun take their shares of it.
 
-    Raises ValueError or OSError, before anything is sampled, if something of it is wrong.
+    Ends with one line, before anything is loaded, if something of it is wrong.
     """
     reproducible_matmuls()
     settings = RunSettings.from_args(args, parts)

@@ -13,7 +13,7 @@ from opensora.schedulers.rf import RFLOW, Callback, Noise
 from toca.engine.cache import Cache
 from toca.engine.token_shards import WHOLE, Whole
 from toca.planning.run import PlannedRun
-from toca.runs.pictures import finite
+from toca.runs.pictures import check_finite
 
 
 def sample_latents(
@@ -61,4 +61,5 @@ def sample_latents(
             callback=callback,
             progress=progress,
         )
-    return finite(z)
+    check_finite(z, "the latents of a clip")
+    return z

@@ -6,10 +6,21 @@
 Under torchrun every process takes its share of the videos; the same command again goes on where an interrupted one stopped.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 from opensora.flags import parse
-from opensora.runs import main
-from toca.runs.programs import program_errors
+from toca.console import interruptible
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args, parts = parse(argv)
+    from opensora.runs import main as run  # late, because torch takes seconds: a wrong flag is answered at once
+
+    run(args, parts)
+
 
 if __name__ == "__main__":
-    with program_errors("try a smaller --batch-size, --resolution or --num-frames, or --dtype bf16"):
-        main(*parse())
+    with interruptible():
+        main()

@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from golden_folder import read_json, tensors
+from golden_folder import HELPERS, MODULES, WITH_HELPERS, WITH_MODULES
 from PIL import Image
 
 from opensora.datasets.aspect import get_image_size, get_num_frames, resolutions
 from opensora.datasets.utils import cover_image, cover_video
 from opensora.utils import inference_utils as prompts
 from opensora.utils import mask_strategy as masks
-
-HELPERS: dict[str, Any] = read_json("inference_helpers.json")
 
 
 def check_split(entry: dict[str, Any]) -> None:
@@ -66,7 +64,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "json_suffix": same(lambda text: list(prompts.extract_json(text)), "in"),
     "apply_mask_strategy": check_mask,
 }
-ENTRIES = [(kind, i) for kind in CHECKS for i in range(len(HELPERS[kind]))]
+ENTRIES = [(kind, i) for kind in CHECKS for i in range(len(HELPERS.get(kind, ())))]
 
 
 @pytest.mark.parametrize(("kind", "index"), ENTRIES, ids=[f"{kind}-{i}" for kind, i in ENTRIES])
@@ -74,16 +72,19 @@ def test_reference(kind: str, index: int) -> None:
     CHECKS[kind](HELPERS[kind][index])
 
 
+@WITH_HELPERS
 def test_every_kind_of_entry_is_checked() -> None:
     assert HELPERS.keys() == CHECKS.keys() | {"num_frames", "text_cleaning"}, "text_cleaning: see test_text_encoder.py"
 
 
+@WITH_HELPERS
 def test_numbers_of_frames() -> None:
     assert {name: get_num_frames(name) for name in HELPERS["num_frames"]} == HELPERS["num_frames"]
 
 
+@WITH_MODULES
 def test_reference_pictures_and_videos() -> None:
-    data = tensors("modules.safetensors")
+    data = MODULES
     for name in ("image", "image2"):
         found = cover_image(Image.fromarray(data[f"ref.{name}_uint8_hwc"].numpy()), (16, 24))
         torch.testing.assert_close(found, data[f"ref.{name}_16x24"], atol=1e-5, rtol=0)

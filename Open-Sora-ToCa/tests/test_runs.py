@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import shutil
+from types import SimpleNamespace
+
 import av
 import pytest
 import torch
 from PIL import Image
 from programs import alike, fails, infer, names, noise_video, pixels, run
+from safetensors.torch import load_file, save_file
+from tiny_parts import MODEL_SIZES
 
 from opensora import runs as run_module
 from opensora.datasets import write_video
-from opensora.datasets.write_video import about_sample, save_sample
+from opensora.datasets.write_video import about_sample, read_sample, save_sample
+from opensora.models.stdit.stdit3 import STDiT3
+from toca.runs.folder import RunFolder
 
 PROMPT = ("--prompt", "a beautiful waterfall")
 
@@ -218,3 +227,111 @@ def test_missing_weights_are_one_line(monkeypatch, config, tmp_path) -> None:
     (tmp_path / "no_t5.py").write_text(config.read_text().replace(f"{config.parent}/t5", f"{tmp_path}/t5"))
     with pytest.raises(SystemExit, match="t5"):
         infer(monkeypatch, tmp_path / "no_t5.py", tmp_path / "out", *PROMPT)
+
+
+def counting(monkeypatch) -> list[list]:
+    """The batches that are sampled."""
+    batches = []
+    generate = run_module.Pipeline.generate
+    monkeypatch.setattr(run_module.Pipeline, "generate", lambda self, items: batches.append(list(items)) or generate(self, items))
+    return batches
+
+
+@pytest.mark.parametrize("flags", [("--num-frames", 1), ()], ids=["picture", "video"])
+def test_a_watermark_is_added_to_what_is_finished(monkeypatch, config, tmp_path, capsys, flags) -> None:
+    command = (*PROMPT, "--num-sample", 2, "--image-size", 64, 96, *flags)
+    infer(monkeypatch, config, tmp_path / "out", *command)
+    plain = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    batches = counting(monkeypatch)
+    infer(monkeypatch, config, tmp_path / "out", *command, "--watermark", "yes")
+    assert "0 to do" in capsys.readouterr().out and not batches
+    assert len(names(tmp_path / "out")) == 4 and all(path.read_bytes() == content for path, content in plain.items())
+    for path in plain:
+        mark = path.with_stem(f"{path.stem}_watermark")
+        brighter = (read_sample(mark).float() - read_sample(path).float()).mean(dim=(0, 3))  # the codec of videos changes both ways
+        assert about_sample(mark) == about_sample(path) and brighter[48:, 40:].max() > 60 > 20 > brighter[:32].abs().max()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    infer(monkeypatch, config, tmp_path / "out", *command, "--watermark", "yes")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_reference_that_changed_is_another_video(monkeypatch, config, tmp_path, capsys) -> None:
+    command = (*PROMPT, "--num-frames", 1, "--reference-path", tmp_path / "a.png", "--mask-strategy", "0,0,0,0,1,0.5")
+    for colour, todo in (("red", 1), ("red", 0), ("blue", 1)):
+        Image.new("RGB", (24, 16), colour).save(tmp_path / "a.png")
+        infer(monkeypatch, config, tmp_path / "out", *command)
+        assert f"{todo} to do" in capsys.readouterr().out
+
+
+def test_what_cleaning_leaves_nothing_of_is_said(monkeypatch, config, tmp_path, capsys) -> None:
+    infer(monkeypatch, config, tmp_path / "a", "--prompt", "a fox", "[]", "--num-frames", 1)
+    out = capsys.readouterr().out
+    assert "prompt 1 is empty once it is cleaned: '[]'; --clean-prompts false has it read as it is" in out and "prompt 0" not in out
+    assert about_sample(tmp_path / "a" / "sample_0001.png")["texts"] == ["aesthetic score: 6.5."]
+    infer(monkeypatch, config, tmp_path / "b", "--prompt", "a fox", "[]", "--num-frames", 1, "--clean-prompts", "false")
+    assert about_sample(tmp_path / "b" / "sample_0001.png")["texts"] == ["[] aesthetic score: 6.5."]
+    assert "is empty" not in capsys.readouterr().out
+    infer(monkeypatch, config, tmp_path / "c", "--prompt", "a fox <![", "--num-frames", 1)
+    assert names(tmp_path / "c") == ["sample_0000.png"]
+
+
+def test_upstreams_flags_that_do_nothing_are_named(monkeypatch, config, tmp_path, capsys) -> None:
+    infer(monkeypatch, config, tmp_path / "a", *PROMPT, "--num-frames", 1, "--flash-attn", "no", "--outputs", "x", "--resolution", "144p")
+    assert "--flash-attn, --outputs, --resolution: accepted and not used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.SAFETENSORS", "weights.sft", "weights"])
+def test_weights_are_told_by_what_is_in_them(monkeypatch, config, tmp_path, made, name) -> None:
+    state = load_file(config.parent / "stdit" / "model.safetensors")
+    (torch.save if name.endswith(".pt") else save_file)(state, tmp_path / name)
+    settings = json.loads((config.parent / "stdit" / "config.json").read_text())
+    sizes = {key: settings[key] for key in MODEL_SIZES}
+    (tmp_path / "file.py").write_text(config.read_text() + f"model.update({sizes})\n")
+    infer(monkeypatch, tmp_path / "file.py", tmp_path / "out", *PROMPT, "--num-frames", 1, "--ckpt-path", tmp_path / name)
+    infer(monkeypatch, config, tmp_path / "folder", *PROMPT, "--num-frames", 1)
+    frames = [about_sample(tmp_path / folder / "sample_0000.png") for folder in ("out", "folder")]
+    assert frames[0]["texts"] == frames[1]["texts"]
+    pictures = [read_sample(tmp_path / folder / "sample_0000.png") for folder in ("out", "folder")]
+    assert torch.equal(*pictures)
+
+
+def test_weights_that_are_not_finite_are_refused(monkeypatch, config, tmp_path) -> None:
+    state = load_file(config.parent / "stdit" / "model.safetensors")
+    state["t_block.1.bias"][3] = float("nan")
+    shutil.copytree(config.parent / "stdit", tmp_path / "stdit")
+    save_file(state, tmp_path / "stdit" / "model.safetensors")
+    with pytest.raises(SystemExit, match=r"t_block\.1\.bias holds NaN or infinite values"):
+        infer(monkeypatch, config, tmp_path / "out", *PROMPT, "--num-frames", 1, "--ckpt-path", tmp_path / "stdit")
+    assert names(tmp_path / "out") == []
+
+
+def test_latents_that_are_not_finite_are_no_black_picture(monkeypatch, config, tmp_path) -> None:
+    monkeypatch.setattr(STDiT3, "unpatchify", lambda self, x, *sizes: torch.full((2, 8, *sizes[1]), float("inf")))
+    with pytest.raises(SystemExit, match=r"the latents of a clip: .* values are NaN or infinite"):
+        infer(monkeypatch, config, tmp_path / "out", *PROMPT, "--num-frames", 1)
+    assert names(tmp_path / "out") == []
+
+
+def test_a_second_run_in_a_folder_is_refused(monkeypatch, config, tmp_path) -> None:
+    with RunFolder(tmp_path / "out", None), pytest.raises(SystemExit, match="another run is at work in"):
+        infer(monkeypatch, config, tmp_path / "out", *PROMPT)
+    assert names(tmp_path / "out") == []
+
+
+def test_sample_leaves_the_parts_of_others_alone(monkeypatch, config, tmp_path) -> None:
+    (tmp_path / ".b.0123abcd.part.png").write_bytes(b"half")
+    flags = ("--image-size", 16, 24, "--num-frames", 1, "--num-sampling-steps", 2, *PROMPT)
+    run(monkeypatch, "sample.py", config, *flags, "--output", tmp_path / "a.png")
+    assert names(tmp_path) == [".b.0123abcd.part.png", "a.png"]
+
+
+def test_a_full_disk_is_one_line(monkeypatch, config, tmp_path) -> None:
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(SystemExit, match="the disk is full"):
+        infer(monkeypatch, config, tmp_path / "out", *PROMPT, "--num-frames", 1)
+    assert names(tmp_path / "out") == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    assert "this run writes about" in fails(monkeypatch, config, tmp_path / "none", *PROMPT, "--num-frames", 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_folder import read_json
+from golden_folder import HELPERS
 from tiny_parts import TEXT_LENGTH, TEXT_WIDTH
 
 from opensora.models.text_encoder import T5Encoder
@@ -25,7 +25,7 @@ def encoder(folder) -> T5Encoder:
     return T5Encoder(str(folder), TEXT_LENGTH)
 
 
-@pytest.mark.parametrize("case", read_json("inference_helpers.json")["text_cleaning"], ids=lambda case: case["in"][:20])
+@pytest.mark.parametrize("case", HELPERS.get("text_cleaning", ()), ids=lambda case: case["in"][:20])
 def test_prompts_are_cleaned_as_published(case) -> None:
     assert clean_caption(case["in"]) == case["out"]
 

@@ -20,6 +20,8 @@ from toca.presets import parse_with_preset
 from toca.runs.outputs import check_folder, check_names
 
 if TYPE_CHECKING:
+    import torch
+
     from pixart.text_cache import TextCache
 
 STEPS = {"iddpm": 100, "dpm-solver": 20, "sa-solver": 25}  # by --sampling_algo, where --step is not set
@@ -46,7 +48,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """The caching method and its settings, by upstream's names."""
-    paid = "what rates a token; attention: that it pays to the text"
+    paid = "what scores a token; attention: that it pays to the text"
     flags.add_method_flags(parser, presets, pixart_spec(CONFIGS[256]), "_", help={"cache_type": paid}, fresh_threshold=3, fresh_ratio=0.30)
 
 
@@ -184,12 +186,18 @@ class RunSettings:
             dataset=getattr(args, "dataset", "custom"),
         )
         check_autoencoder(settings.vae, weights.VAE_ADVICE)
-        check_names(settings.text_cache, "--text_cache")
-        cache = settings.embedded_texts()
-        if missing := cache.missing(settings.texts):
-            check_folder(cache.folder, "--text_cache", len(missing) * PUBLISHED_TEXT * cache.width * 4)
-            t5.check_t5(settings.t5, t5_device, settings.t5_precision, cache.width)
+        settings.check_texts(t5_device)
         return settings
+
+    def check_texts(self, t5_device: torch.device) -> None:
+        """Make sure that the texts are embedded, or can be. Raises ValueError."""
+        from pixart.t5 import check_t5
+
+        check_names(self.text_cache, "--text_cache")
+        cache = self.embedded_texts()
+        if missing := cache.missing(self.texts):
+            check_folder(cache.folder, "--text_cache", len(missing) * PUBLISHED_TEXT * cache.width * 4)
+            check_t5(self.t5, t5_device, self.t5_precision, cache.width)
 
     @property
     def texts(self) -> list[str]:
@@ -233,6 +241,7 @@ class RunSettings:
         if (stem := self.checkpoint.stem).startswith("epoch_") and "_step_" in stem:
             epoch, step = stem.removeprefix("epoch_").split("_step_", 1)
         method = self.run.method
-        settings = [str(getattr(method, flag.field)) for flag in method.flags if flag.in_name]
+        values = [getattr(method, flag.field) for flag in method.flags if flag.in_name]
+        settings = ["-".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values]
         name = f"{self.dataset}_epoch{epoch}_step{step}_scale{self.cfg_scale}_step{self.run.num_steps}_size{self.image_size}"
         return "_".join([f"{name}_samp{self.sampling_algo}_seed{self.seed}", method.name, *settings])

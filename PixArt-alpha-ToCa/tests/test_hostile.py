@@ -80,7 +80,7 @@ def write_prompts(folder: Path) -> None:
     for name, text in prompts.items():
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
     (folder / "latin.txt").write_bytes("ein Füchslein".encode("latin-1"))
-    (folder / "file").write_text("a file")
+    (folder / "file").write_text("a file", encoding="utf-8")
 
 
 def write_networks(folder: Path) -> None:

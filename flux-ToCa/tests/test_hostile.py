@@ -17,6 +17,7 @@ from flux import bench, cli, cli_control, cli_fill, cli_picture, cli_redux, gene
 from flux.__main__ import main as flux_main
 from toca.cli.main import main as toca_main
 from toca.testing.hostile import NO_NUMBERS, hopeless_numbers, refused
+from toca.testing.parts import save_clip, save_t5
 
 __all__ = ["parts", "tiny"]
 MAINS: dict[str, Callable[[Sequence[str]], object]] = {
@@ -138,6 +139,7 @@ CASES: list[Case] = [
     ("t2i", ["--guidance", "3"], "--guidance: flux-schnell was distilled without guidance"),
     ("t2i", ["--name", "flux-dev", "--keep_lora", "--lora", "x.safetensors"], "--keep_lora: adapters run beside the -lora models alone"),
     ("t2i", ["--name", "flux-dev", "--lora_scale", "0.5"], "--lora_scale: there is no adapter"),
+    ("t2i", ["--name", "flux-dev", "--preset", "steps3"], "--preset: steps3 is no setting of flux-dev"),
     ("t2i", ["--watermark", "--width", "128", "--height", "128"], "--watermark needs 256 x 256"),
     ("picture", ["--output", "picture"], "not the name of a picture"),
     ("picture", ["--output", "picture.txt"], "not the name of a picture"),
@@ -279,6 +281,13 @@ def test_damaged_encoders_are_found_first(case: str, place: Path, parts: Path, t
     damage(folder)
     line = line_of("t2i", [*tiny, "--t5" if name == "first" else "--clip", str(folder)], place)
     assert re.search(said, line), line
+
+
+def test_encoders_of_other_widths_are_found_first(place: Path, tiny: list[str], tmp_path: Path) -> None:
+    save_t5(tmp_path / "t5", 48)
+    save_clip(tmp_path / "clip", 32)
+    assert "outputs are 48 wide, --t5 wants 40" in line_of("t2i", [*tiny, "--t5", str(tmp_path / "t5")], place)
+    assert "outputs are 32 wide, --clip wants 24" in line_of("t2i", [*tiny, "--clip", str(tmp_path / "clip")], place)
 
 
 MANIFESTS = {"broken": "manifest.json is damaged", "foreign": "is no manifest", "folder": "no manifest.json"}

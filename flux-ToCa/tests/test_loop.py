@@ -23,6 +23,7 @@ from flux.modules.image_embedders import ReduxAdapter
 from flux.pictures import prompt_of
 from flux.pipeline import Pipeline
 from toca.runs.files import part_of, take_name
+from toca.runs.programs import Terminated
 from toca.testing.parts import randomize, save_module
 
 __all__ = ["parts", "tiny"]
@@ -167,6 +168,14 @@ def test_upstreams_documented_commands_say_what_they_miss(command):
     line = [sys.executable, *command.split(), "--loop"]
     done = subprocess.run(line, cwd=Path(__file__).parents[1], capture_output=True, text=True, env=env)
     assert done.returncode == 2 and "the following arguments are required" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("signal", "status", "word"), [(KeyboardInterrupt, 130, "interrupted"), (Terminated, 143, "terminated")])
+def test_ctrl_c_and_sigterm(tmp_path, tiny, monkeypatch, capsys, signal, status, word):
+    monkeypatch.setattr(Pipeline, "generate", lambda *args, **kwargs: (_ for _ in ()).throw(signal()))
+    with pytest.raises(SystemExit) as stop:
+        flux_main([*tiny, "--output_dir", str(tmp_path / "out")])
+    assert stop.value.code == status and f"{word}: finished pictures stay" in capsys.readouterr().out
 
 
 # ---- names ----------------------------------------------------------------------------------------------------------------------------

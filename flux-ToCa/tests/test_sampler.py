@@ -6,8 +6,9 @@ import pytest
 import torch
 from golden_data import GOLDEN
 from safetensors.torch import load_file
+from small import inputs, small_flux
 
-from flux.sampler import get_noise, get_schedule, grid, image_ids, pack, pack_mask, prepare, shift_of, unpack
+from flux.sampler import denoise, get_noise, get_schedule, grid, image_ids, pack, pack_mask, prepare, shift_of, unpack
 
 CPU = torch.device("cpu")
 SCHEDULES = json.loads((GOLDEN / "sampling_utils.json").read_text())["schedules"]
@@ -65,3 +66,23 @@ def test_prepare(prompts):
 def test_prompts_that_do_not_match_the_pictures_are_refused():
     with pytest.raises(ValueError, match="2 prompts for 3 pictures"):
         prepare(len, len, torch.zeros(3, 16, 2, 2), ["a", "b"])
+
+
+def test_a_callback_sees_every_step_and_may_end_the_run():
+    data = inputs(2)
+    given = {name: data[name] for name in ("img", "img_ids", "txt", "txt_ids")}
+    given |= dict(vec=data["y"], timesteps=get_schedule(4, 30))
+    seen = []
+    last = denoise(small_flux(), **given, callback=lambda step, x: seen.append((step, x)))
+    assert [step for step, _ in seen] == [0, 1, 2, 3] and torch.equal(seen[-1][1], last)
+
+    class Enough(Exception):
+        pass
+
+    def stop(step, x):
+        if step == 1:
+            raise Enough
+
+    with pytest.raises(Enough):
+        denoise(small_flux(), **given, callback=stop)
+    assert torch.equal(denoise(small_flux(), **given), last)

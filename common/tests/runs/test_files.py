@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from toca.runs.files import atomic_folder, atomic_path, remove_parts
+from toca.runs.files import atomic_folder, atomic_path, part_of, remove_parts, take_name
 
 
 def test_the_file_appears_whole_and_only_at_the_end(tmp_path):
@@ -75,3 +75,16 @@ def test_a_folder_appears_whole_and_only_at_the_end(tmp_path):
         (part / "b").write_text("2")
         raise RuntimeError
     assert os.listdir(tmp_path) == ["new"]
+
+
+def test_a_free_name_is_taken_once(tmp_path, monkeypatch):
+    """With links and without, and never one that is there."""
+    (tmp_path / "1").write_text("there")
+    for links in (True, False):
+        if not links:
+            monkeypatch.setattr(os, "link", lambda *paths: (_ for _ in ()).throw(OSError(95, "no links here")))
+        part = part_of(tmp_path / "0")
+        part.write_text("new")
+        path = take_name(part, lambda index: tmp_path / str(index))
+        assert path.read_text() == "new" and not part.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2"] and (tmp_path / "1").read_text() == "there"

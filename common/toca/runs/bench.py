@@ -160,20 +160,24 @@ def machine(device: torch.device) -> Result:
 def add_flags(parser: argparse.ArgumentParser, methods: Mapping[str, Method], batch: Sequence[int] = (1,)) -> None:
     """The flags of every benchmark."""
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["fp32"])
-    parser.add_argument("--batch", nargs="+", type=int, default=list(batch), help="images; each is two rows, with guidance")
+    parser.add_argument("--batch", nargs="+", type=_images, default=list(batch), help="images; each is two rows, with guidance")
     parser.add_argument("--methods", nargs="+", choices=methods, default=list(methods))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", default=None, help="result file (default: benchmarks/DATE-DEVICE.json in the fork's folder, else here)")
+
+
+def _images(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_BATCH:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 to {MOST_BATCH}, got {text[:40]!r}")
+    return int(text)
 
 
 def run_all(args: argparse.Namespace, folder: Path, cases: Sequence[Any], bench: Callable[..., Iterable[Result]]) -> None:
     """bench(case, dtype, batch, args, device) for every case and every --dtype and --batch, into the result file of `folder`.
 
     folder: the fork's, in a source checkout; where there is none it is `benchmarks` in the current folder.
-    Raises ValueError on a --batch, --device or --output that cannot be.
+    Raises ValueError on a --device or --output that cannot be.
     """
-    if not all(1 <= batch <= MOST_BATCH for batch in args.batch):
-        raise ValueError(f"--batch: must be 1 to {MOST_BATCH}, got {', '.join(map(str, args.batch))[:40]}")
     reproducible_matmuls()  # as the sampling programs
     report = Report(args, folder)
     for case, dtype, batch in product(cases, args.dtype, args.batch):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from flux.files import CONFIGS
@@ -19,10 +18,11 @@ from toca.planning.memory import DTYPES as BYTES
 from toca.planning.memory import predict
 from toca.planning.method import Method
 from toca.planning.run import PlannedRun
-from toca.presets import FLUX_DEV, FLUX_OTHERS, Preset
+from toca.presets import FLUX_DEV, FLUX_OTHERS, FLUX_SCHNELL, Preset
 
 TEXT_MODELS = ("flux-dev", "flux-schnell", "flux-dev-krea")  # that paint from text alone
 SIDE, STEPS, GUIDANCE, SEED = whole(CELL, MOST_PIXELS), whole(1, MOST_STEPS), number(0, 1000), whole(0, LARGEST_SEED)
+ALL_PRESETS = tuple({**FLUX_DEV, **FLUX_SCHNELL})
 LONGEST_TEXT = 4096
 WATERMARK_PIXELS = 256 * 256  # that the watermark needs
 CONTROL_LORA_SCALE = 0.85  # of the published command; 1 for other adapters
@@ -41,11 +41,16 @@ def add_switch(parser: argparse.ArgumentParser, flag: str, default: bool, help: 
     parser.add_argument(flag, type=truth, nargs="?", const=True, default=default, metavar="True|False", help=f"{help} (default {default})")
 
 
-def add_method_flags(parser: argparse.ArgumentParser) -> None:
+def presets_of(name: str) -> Mapping[str, Preset]:
+    """Published settings; numbers are printed for flux-dev and flux-schnell."""
+    return {"flux-dev": FLUX_DEV, "flux-schnell": FLUX_SCHNELL}.get(name, FLUX_OTHERS)
+
+
+def add_method_flags(parser: argparse.ArgumentParser, presets: Iterable[str] = ALL_PRESETS) -> None:
     """The caching method and its settings. Without --method and --preset `parse` takes the model's default preset."""
     age = "what rates a token; age: only how stale it is"
     spec = flux_spec(FluxParams(), 1, 1)
-    shared.add_method_flags(parser, FLUX_DEV, spec, "_", help={"cache_type": age}, method=None, fresh_threshold=4, fresh_ratio=0.1)
+    shared.add_method_flags(parser, presets, spec, "_", help={"cache_type": age}, method=None, fresh_threshold=4, fresh_ratio=0.1)
 
 
 def add_shared_flags(parser: argparse.ArgumentParser, sized: bool = True) -> None:
@@ -89,8 +94,10 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None, mo
     given = parser.parse_known_args(argv)[0]
     name = model or getattr(given, "name", None) or "flux-dev"
     preset = given.preset or (None if given.method else default_preset(name))
-    if preset:
-        parser.set_defaults(preset=preset, **FLUX_DEV[preset].flags)
+    if preset in presets_of(name):
+        parser.set_defaults(preset=preset, **presets_of(name)[preset].flags)
+    elif preset:
+        parser.error(f"argument --preset: {preset} is no setting of {name}")
     args = parser.parse_args(argv)
     check_used(parser, args, argv)
     return args
@@ -231,12 +238,10 @@ class NamedModel:
     """One of `CONFIGS`, as the command `toca` knows it (`toca.cli.forks.Fork`)."""
 
     name: str
-    __file__: str = str(Path(__file__).parent)  # its folder is where the fork's packages are
 
     @property
     def presets(self) -> Mapping[str, Preset]:
-        """Published settings; numbers are printed for flux-dev alone."""
-        return FLUX_DEV if self.name == "flux-dev" else FLUX_OTHERS
+        return presets_of(self.name)
 
     def planning_parser(self) -> argparse.ArgumentParser:
         """Flags of the model and the method, for a command's parser to take over."""
@@ -247,7 +252,7 @@ class NamedModel:
         parser.add_argument("--txt_tokens", type=whole(1, LONGEST_TEXT), default=txt_tokens(self.name), help="length of the text sequence")
         if self.name.endswith("-lora"):
             parser.add_argument("--keep_lora", action="store_true", help="the adapter runs beside the model")
-        add_method_flags(parser)
+        add_method_flags(parser, self.presets)
         parser.set_defaults(**self.presets[default_preset(self.name)].flags)
         return parser
 

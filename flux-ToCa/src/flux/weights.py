@@ -181,20 +181,24 @@ def _embedder(where: Source, given: str | None, max_length: int, dtype: torch.dt
         raise ValueError(f"no {_kind(is_clip)} encoder at {source}: {where.advice()} ({plain_reason(error)})") from error
 
 
-def check_embedder(where: Source, source: str, is_clip: bool) -> None:
-    """Make sure that an encoder is there in full, with its tokenizer: a folder is looked through; of one on the hub its configuration."""
-    try:
-        if is_hub_name(source):
-            from transformers import AutoConfig
+def check_embedder(where: Source, source: str, is_clip: bool, width: int | None = None) -> None:
+    """Make sure that an encoder is there in full, with its tokenizer: a folder is looked through; of one on the hub its configuration.
 
-            kind = from_disk_or_hub(AutoConfig, source).model_type
-        else:
+    width: of its outputs, as the transformer wants them.
+    """
+    from transformers import AutoConfig
+
+    try:
+        if not is_hub_name(source):
             check_encoder(source, (*CLIP_TYPES, "t5"))
-            kind = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))["model_type"]
+        config = from_disk_or_hub(AutoConfig, source)
     except (OSError, ValueError) as error:
         raise ValueError(f"no {_kind(is_clip)} encoder at {source}: {where.advice()} ({plain_reason(error)})") from error
+    kind, own = config.model_type, config.get_text_config().hidden_size
     if (kind in CLIP_TYPES) != is_clip or kind not in (*CLIP_TYPES, "t5"):
         raise ValueError(f"{source} is no {_kind(is_clip)} encoder: {where.flag} wants one, its config.json says {kind!r}")
+    if width is not None and own != width:
+        raise ValueError(f"{source} is another {_kind(is_clip)} than FLUX's: its outputs are {own} wide, {where.flag} wants {width}")
 
 
 def _kind(is_clip: bool) -> str:
@@ -232,8 +236,8 @@ class Files:
         s = self.settings
         flow_model(s.name, self.flow, self.lora, s.lora_scale, s.keep_lora, header)
         autoencoder(self.ae, header)
-        check_embedder(T5, self.t5, is_clip=False)
-        check_embedder(CLIP, self.clip, is_clip=True)
+        check_embedder(T5, self.t5, is_clip=False, width=CONFIGS[s.name].params.context_in_dim)
+        check_embedder(CLIP, self.clip, is_clip=True, width=CONFIGS[s.name].params.vec_in_dim)
 
     def fingerprints(self) -> dict[str, Any]:
         """Tells the weights from others, wherever they are."""
