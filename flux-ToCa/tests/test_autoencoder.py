@@ -8,6 +8,7 @@ from golden_data import GOLDEN, manifest
 from safetensors.torch import load_file
 from tiny_parts import TINY_AE
 
+from flux import layouts
 from flux.modules.autoencoder import AutoEncoder, AutoEncoderParams
 from toca.loading.weights import load_into
 from toca.testing.parts import randomize
@@ -55,27 +56,10 @@ def test_a_batch_equals_its_singles(golden_ae, case):
     assert torch.equal(golden_ae.decode(z), torch.cat([golden_ae.decode(one[None]) for one in z]))
 
 
-def diffusers_key(key: str, levels: int, blocks: int) -> str:
-    """The name of one of our tensors in diffusers' AutoencoderKL."""
-    side, rest = key.split(".", 1)
-    part = rest.split(".")
-    if part[0] in ("down", "up"):
-        level = int(part[1]) if part[0] == "down" else levels - 1 - int(part[1])
-        kind = {"block": "resnets", "downsample": "downsamplers.0", "upsample": "upsamplers.0"}[part[2]]
-        return ".".join([side, f"{part[0]}_blocks", str(level), kind, *part[3:]]).replace("nin_shortcut", "conv_shortcut")
-    if part[0] == "mid":
-        if part[1] == "attn_1":
-            name = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}[part[2]]
-            return f"{side}.mid_block.attentions.0.{name}.{part[3]}"
-        return ".".join([side, "mid_block.resnets", str(int(part[1][-1]) - 1), *part[2:]])
-    return f"{side}.{rest.replace('norm_out', 'conv_norm_out')}"
-
-
 def test_diffusers_agrees():
     from diffusers import AutoencoderKL
 
     params = AutoEncoderParams(ch=32, ch_mult=(1, 2, 2), num_res_blocks=2, z_channels=16)
-    ours = randomize(AutoEncoder(params))
     theirs = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * 3,
         up_block_types=["UpDecoderBlock2D"] * 3,
@@ -85,9 +69,9 @@ def test_diffusers_agrees():
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
-    state = {diffusers_key(key, 3, 2): value for key, value in ours.state_dict().items()}
-    shapes = theirs.state_dict()
-    theirs.load_state_dict({key: value.reshape(shapes[key].shape) for key, value in state.items()})  # 1x1 convolutions are linears there
+    randomize(theirs)
+    ours = AutoEncoder(params).requires_grad_(False).eval()
+    load_into(ours, layouts.autoencoder(theirs.state_dict()), "diffusers")
     x = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         moments = theirs.encode(x).latent_dist.parameters

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from flux.model import Flux, FluxParams
+from flux import layouts
+from flux.model import Flux
 from flux.modules.lora import LinearLora, merge, replace_linear_with_lora
 from flux.spec import CONFIGS, flux_spec
 from toca.engine.cache import Cache
@@ -60,51 +60,6 @@ def test_keys_and_shapes_are_the_published_ones(name: str, published: str, param
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-def diffusers_keys(params: FluxParams) -> Iterator[tuple[str, str]]:
-    """(ours, diffusers') names of modules without fused linears or swapped halves."""
-    yield from (("img_in", "x_embedder"), ("txt_in", "context_embedder"), ("final_layer.linear", "proj_out"))
-    embedders = {"time_in": "timestep_embedder", "vector_in": "text_embedder"}
-    for ours, theirs in (embedders | ({"guidance_in": "guidance_embedder"} if params.guidance_embed else {})).items():
-        yield f"{ours}.in_layer", f"time_text_embed.{theirs}.linear_1"
-        yield f"{ours}.out_layer", f"time_text_embed.{theirs}.linear_2"
-    for i in range(params.depth):
-        ours, theirs = f"double_blocks.{i}", f"transformer_blocks.{i}"
-        yield f"{ours}.img_mod.lin", f"{theirs}.norm1.linear"
-        yield f"{ours}.txt_mod.lin", f"{theirs}.norm1_context.linear"
-        yield f"{ours}.img_attn.proj", f"{theirs}.attn.to_out.0"
-        yield f"{ours}.txt_attn.proj", f"{theirs}.attn.to_add_out"
-        for stream, ff in (("img", "ff"), ("txt", "ff_context")):
-            yield f"{ours}.{stream}_mlp.0", f"{theirs}.{ff}.net.0.proj"
-            yield f"{ours}.{stream}_mlp.2", f"{theirs}.{ff}.net.2"
-    for i in range(params.depth_single_blocks):
-        yield f"single_blocks.{i}.modulation.lin", f"single_transformer_blocks.{i}.norm.linear"
-        yield f"single_blocks.{i}.linear2", f"single_transformer_blocks.{i}.proj_out"
-
-
-def from_diffusers(state: dict[str, Tensor], params: FluxParams) -> dict[str, Tensor]:
-    ours = {f"{a}.{part}": state[f"{b}.{part}"] for a, b in diffusers_keys(params) for part in ("weight", "bias")}
-    for part in ("weight", "bias"):
-        scale, shift = state[f"norm_out.linear.{part}"].chunk(2)
-        ours[f"final_layer.adaLN_modulation.1.{part}"] = torch.cat((shift, scale))
-        for i in range(params.depth):
-            attn = f"transformer_blocks.{i}.attn"
-            fused = {"img": ("to_q", "to_k", "to_v"), "txt": ("add_q_proj", "add_k_proj", "add_v_proj")}
-            for stream, names in fused.items():
-                ours[f"double_blocks.{i}.{stream}_attn.qkv.{part}"] = torch.cat([state[f"{attn}.{name}.{part}"] for name in names])
-        for i in range(params.depth_single_blocks):
-            block = f"single_transformer_blocks.{i}"
-            names = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
-            ours[f"single_blocks.{i}.linear1.{part}"] = torch.cat([state[f"{block}.{name}.{part}"] for name in names])
-    for side, short in (("query", "q"), ("key", "k")):
-        for i in range(params.depth):
-            attn = f"transformer_blocks.{i}.attn"
-            ours[f"double_blocks.{i}.img_attn.norm.{side}_norm.scale"] = state[f"{attn}.norm_{short}.weight"]
-            ours[f"double_blocks.{i}.txt_attn.norm.{side}_norm.scale"] = state[f"{attn}.norm_added_{short}.weight"]
-        for i in range(params.depth_single_blocks):
-            ours[f"single_blocks.{i}.norm.{side}_norm.scale"] = state[f"single_transformer_blocks.{i}.attn.norm_{short}.weight"]
-    return ours
-
-
 @pytest.mark.parametrize("guidance", [True, False])
 @torch.no_grad()
 def test_a_diffusers_model_agrees(guidance: bool) -> None:
@@ -126,7 +81,7 @@ def test_a_diffusers_model_agrees(guidance: bool) -> None:
     for p in theirs.parameters():
         torch.nn.init.normal_(p, std=0.8 * p[0].numel() ** -0.5 if p.ndim > 1 else 0.3)
     model = Flux(params).eval()
-    model.load_state_dict(from_diffusers(theirs.state_dict(), params))
+    model.load_state_dict(layouts.transformer(theirs.state_dict()))
     t = torch.tensor([0.71, 0.2])
     expected = theirs(
         hidden_states=DATA["img"],

@@ -75,7 +75,10 @@ def depths(keys: Iterable[str]) -> tuple[int, int]:
 
 
 def transformer(state: State) -> State:
-    """A FLUX transformer in the published layout. Tensors of names that no layout has are left as they are."""
+    """A FLUX transformer in the published layout. Tensors of names that no layout has are left as they are.
+
+    Takes the tensors out of `state` one linear at a time, so that a large model is never held twice.
+    """
     for prefix in INSIDE:
         if any(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -83,7 +86,7 @@ def transformer(state: State) -> State:
 
 
 def _from_diffusers(state: State) -> State:
-    state, found = dict(state), {}
+    found: State = {}
     double, single = depths(state)
     for ours, theirs in linears(double, single).items():
         for part in ("weight", "bias"):
