@@ -334,3 +334,7 @@ def test_vbench(here: Path) -> None:
     assert "there is no none.json" in refused(prompts, ["out.txt", "none.json"], here)
     assert "list.json is not VBench's list" in refused(prompts, ["out.txt", "list.json"], here)
     assert "a.png is not VBench's list" in refused(prompts, ["out.txt", "a.png"], here)
+    (here / "lines.json").write_text('[{"prompt_en": "a fox\\na hen"}]')
+    assert "is not one line of text" in refused(prompts, ["out.txt", "lines.json"], here)
+    assert "folder.mp4 is a folder" in refused(prompts, ["folder.mp4", "list.json"], here)
+    assert "arguments are required: target" in refused(prompts, [], here)

@@ -6,11 +6,14 @@ Usage: python eval/vbench/prompts.py assets/texts/VBench/all_dimension.txt [VBen
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from toca.cli.flags import Parser
+from toca.console import announce
 from toca.runs.files import atomic_path
+from toca.runs.outputs import check_file
 from toca.runs.programs import program_errors
 
 INFO = "VBench_full_info.json"
@@ -28,20 +31,26 @@ def find_info(given: str | None = None) -> Path:
 def read_info(path: Path) -> list[str]:
     """The prompts of VBench's list. Raises ValueError if it is none."""
     try:
-        return [entry["prompt_en"] for entry in json.loads(path.read_text(encoding="utf-8"))]
+        prompts = [entry["prompt_en"] for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not VBench's list of prompts: {type(error).__name__} {error}") from error
+    if strange := [prompt for prompt in prompts if not isinstance(prompt, str) or len(prompt.splitlines()) != 1]:
+        raise ValueError(f"{path} is not VBench's list of prompts: {strange[0]!r} is not one line of text")
+    return prompts
 
 
 @program_errors()
-def main(target: str, info: str | None = None) -> None:
-    prompts = read_info(find_info(info))
-    with atomic_path(target) as part:
+def main(argv: Sequence[str] | None = None) -> None:
+    p = Parser(prog="prompts.py", description=__doc__)
+    p.add_argument("target", help="text file to write")
+    p.add_argument("info", nargs="?", help=f"{INFO} (default: that of the installed package)")
+    args = p.parse_args(argv)
+    check_file(Path(args.target), "target")
+    prompts = read_info(find_info(args.info))
+    with atomic_path(args.target) as part:
         part.write_text("".join(f"{prompt}\n" for prompt in prompts), encoding="utf-8")
-    print(f"{len(prompts)} prompts -> {target}")
+    announce(f"{len(prompts)} prompts -> {args.target}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
-        raise SystemExit(__doc__)
-    main(*sys.argv[1:])
+    main()
