@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dit.flags import FOLDER, OFFICIAL, PRETRAINED, RunSettings
+from dit.flags import FOLDER, OFFICIAL, PRETRAINED, RunSettings, model_config
 from dit.layouts import LABELS, POSITIONS, diffusers_names, diffusers_shapes, from_diffusers, of_diffusers, shapes
 from dit.model import DiT
 from dit.spec import DiTConfig
@@ -17,6 +19,8 @@ from toca.console import announce
 from toca.loading.autoencoder import LATENT_SCALE, PUBLISHED, Decoder, Encoder, check_autoencoder, decoder, load_autoencoder
 from toca.loading.weights import check_header, find, load_into, load_state_dict, shapes_of
 from toca.nn.layers import sincos_2d
+from toca.runs.files import part_of
+from toca.runs.outputs import check_folder
 from toca.runs.programs import DTYPES, program_errors
 
 SOURCE = "https://dl.fbaipublicfiles.com/DiT/models/"
@@ -136,24 +140,35 @@ def load_encoder(name: str, device: torch.device) -> Encoder:
 # ---- download.py ----------------------------------------------------------------------------------------------------------------------
 
 
+VAE_BYTES = 335_000_000
+
+
 def save_published(name: str) -> Path:
     """Fetch a published VAE into `pretrained_models/`, for machines that will be offline."""
     folder = PRETRAINED / f"sd-vae-ft-{name}"
     if not folder.is_dir():
-        part = folder.with_name(f"{folder.name}.part")
-        load_vae(name, torch.device("cpu")).save_pretrained(part)
-        part.rename(folder)
+        part = part_of(folder)
+        try:
+            load_vae(name, torch.device("cpu")).save_pretrained(part)
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
-@program_errors()
+@program_errors(after="what was fetched stays, and the same command fetches the rest")
 def download(args: argparse.Namespace) -> None:
     """download.py: fetch the official files that are not there yet. An interrupted download leaves no file of the final name."""
     from torch.hub import download_url_to_file
 
+    lacking = [size for size in args.image_size if not (PRETRAINED / OFFICIAL[size]).exists()]
+    needed = sum(4 * math.prod(shape) for size in lacking for shape in shapes(model_config("DiT-XL/2", size)).values())
+    needed += sum(VAE_BYTES for name in args.vae if not (PRETRAINED / f"sd-vae-ft-{name}").is_dir())
+    check_folder(PRETRAINED, "the folder", needed)
     PRETRAINED.mkdir(exist_ok=True)
     for size in args.image_size:
-        if not (path := PRETRAINED / OFFICIAL[size]).exists():
+        path = PRETRAINED / OFFICIAL[size]
+        if size in lacking:
             download_url_to_file(SOURCE + path.name, str(path))
         announce(str(path))
     for name in args.vae:

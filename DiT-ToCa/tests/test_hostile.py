@@ -193,7 +193,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "dit.training.train",
         "diffusers.models",
         "matplotlib.pyplot",
-    ):  # seconds that are not the programs'
+    ):
         importlib.import_module(module)
     path = tmp_path_factory.mktemp("hostile")
     (path / "folder.png").mkdir()

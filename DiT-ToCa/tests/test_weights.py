@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -67,6 +68,14 @@ def test_download_fetches_what_is_missing(folders, monkeypatch, capsys):
     download.main([])
     assert fetched == [(weights.SOURCE + "DiT-XL-2-256x256.pt", str(folders / "pretrained_models" / "DiT-XL-2-256x256.pt"))]
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_disk_that_is_too_small_for_the_official_files(folders, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=3_000_000_000))
+    with pytest.raises(SystemExit, match=r"pretrained_models: this run writes about 5\.4 GB, and the disk has 3\.0 GB free"):
+        download.main([])
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, path: Path(path).touch())
+    download.main(["--image-size", "512"])
 
 
 def test_a_missing_vae_is_explained_in_one_line(folders, monkeypatch):

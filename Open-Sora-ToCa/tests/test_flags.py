@@ -13,7 +13,7 @@ from programs import ROOT
 from test_spec import README, XL, planned
 
 from opensora import flags
-from opensora.flags import parse, size_of
+from opensora.flags import RunSettings, parse, size_of
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 
 
@@ -108,3 +108,51 @@ def test_the_published_configurations_parse() -> None:
     assert (vbench.num_sample, vbench.prompt_as_path, vbench.resolution) == (5, True, "480p")
     assert json.loads(json.dumps(vars(vbench)))["preset"] == "toca-r85"
     assert Path(args.config).name == "sample.py"
+
+
+def written(config: Path, text: str) -> str:
+    path = config.with_name("changed.py")
+    path.write_text(config.read_text() + text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "argv", "expected"),
+    [
+        ("", [], dict(preset="toca-r85", method="toca", fresh_ratio=0.1)),
+        ("preset = 'fora'\n", [], dict(preset="fora", method="fora", fresh_threshold=2)),
+        ("preset = 'fora'\n", ["--preset", "toca-r80"], dict(preset="toca-r80", method="toca", fresh_ratio=0.13, fresh_threshold=3)),
+        ("fresh_ratio = 0.3\n", ["--preset", "toca-r80"], dict(fresh_ratio=0.13)),
+        ("fresh_ratio = 0.3\n", ["--preset", "toca-r80", "--fresh-ratio", "0.4"], dict(fresh_ratio=0.4)),
+        ("preset = None\nmethod = 'fora'\n", ["--preset", "none"], dict(method="none")),
+        ("preset = 'fora'\n", ["--method", "toca"], dict(preset=None, method="toca", fresh_threshold=3)),
+        ("image_size = (16, 24)\n", [], dict(image_size=[16, 24])),
+        ("image_size = (16, 24)\n", ["--resolution", "240p"], dict(image_size=None, resolution="240p", aspect_ratio="1:1")),
+        ("", ["--image-size", "16", "24"], dict(image_size=[16, 24], resolution=None)),
+        ("prompt = ['a']\n", ["--prompt-path", "b.txt"], dict(prompt=None, prompt_path="b.txt")),
+        ("prompt_path = 'b.txt'\n", ["--prompt", "a"], dict(prompt=["a"], prompt_path=None)),
+        ("num_frames = '2s'\nflow = None\n", [], dict(num_frames=51, flow=None)),
+    ],
+)
+def test_the_source_that_comes_later_wins(config: Path, text: str, argv: list[str], expected: dict) -> None:
+    args, _ = parse([written(config, text), *argv])
+    assert {key: getattr(args, key) for key in expected} == expected
+
+
+def test_settings_that_decide_pixels_are_compared() -> None:
+    """Every flag that is of a run as a whole changes `pictures`, but for those of files, speed and one item."""
+    base = ["configs/opensora-v1-2/inference/sample.py", "--image-size", "16", "24", "--num-frames", "51", "--loop", "2"]
+    base[0] = str(ROOT / base[0])
+    changes = {
+        "--seed": "7", "--dtype": "fp32", "--num-sampling-steps": "8", "--cfg-scale": "3", "--image-size": "24 16", "--num-frames": "68",
+        "--fps": "12", "--save-fps": "12", "--loop": "3", "--condition-frame-length": "10", "--condition-frame-edit": "0.5", "--align": "2",
+        "--shared-noise": "", "--preset": "toca-r80", "--cycles": "2 3 4 5", "--bonus": "1", "--fresh-threshold": "4",
+        "--fresh-ratio": "0.2", "--cache-type": "norm", "--soft-fresh-weight": "0.5", "--force-fresh": "local", "--frozen-scores": "",
+        "--upstream-exact": "", "--token-bucket": "8", "--ratio-scheduler": "constant", "--method": "fora",
+    }  # fmt: skip
+    first = RunSettings.from_args(*parse(base)).pictures()
+    for flag, value in changes.items():
+        changed = RunSettings.from_args(*parse([*base, flag, *value.split()])).pictures()
+        assert json.loads(json.dumps(changed)) != json.loads(json.dumps(first)), flag
+    for flag in ("--batch-size 2", "--verbose 0", "--watermark yes", "--save-dir x", "--num-sample 3", "--ckpt-path x"):
+        assert RunSettings.from_args(*parse([*base, *flag.split()])).pictures() == first, flag

@@ -24,6 +24,7 @@ from toca.runs.processes import barrier, batches_of, process_group
 from toca.runs.programs import program_errors, reproducible_matmuls
 from toca.runs.prompts import read_prompts
 
+INDEX = "prompts.jsonl"
 PNG_BYTES = 1  # of a pixel, about
 MEMORY_ADVICE = "try --t5_device cpu, --t5_precision bf16, --dtype fp16, or a smaller --bs"
 
@@ -72,8 +73,9 @@ def output_folder(args: argparse.Namespace, settings: RunSettings) -> Path:
     check_folder(path, flag, PNG_BYTES * lacking + 3 * every * args.npz)
     if args.npz:
         check_file(npz_of(path), "--npz")
-        if npz_of(path).exists() and not (path / MANIFEST).exists():
-            raise ValueError(f"--npz: {npz_of(path)} is there, and of no run in {path}: remove it or choose another --save_name")
+    for file in (npz_of(path), path / INDEX) if args.npz else (path / INDEX,):
+        if file.exists() and not (path / MANIFEST).exists():
+            raise ValueError(f"{file} is there, and of no run in {path}: remove it or choose another --save_name")
     check_manifest(path, settings.pictures())
     return path
 
@@ -109,5 +111,5 @@ def sample_prompts(settings: RunSettings, path: Path, batch: int, rank: int, wor
 def write_index(folder: Path, prompts: Sequence[Prompt]) -> None:
     """`prompts.jsonl`: the file, the prompt, the text as it was encoded, and the size of every picture, a line each."""
     rows = (dict(file=f"{i:06d}.png", prompt=p.line, text=p.text, height=p.size.height, width=p.size.width) for i, p in enumerate(prompts))
-    with atomic_path(folder / "prompts.jsonl") as part:
+    with atomic_path(folder / INDEX) as part:
         part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

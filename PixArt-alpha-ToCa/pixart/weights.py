@@ -108,11 +108,12 @@ def check_checkpoint(path: Path, image_size: int, ema: bool = False) -> bool:
     parts, expected = _parts(path, ema), {key: tuple(value.shape) for key, value in _on_meta(config).state_dict().items()}
     shapes = shapes_of(path, parts)
     if of_diffusers(shapes):
-        _check_resolution(path, config, image_size)
+        _check_sample_size(path, config, image_size)
         keys = key_map(config.depth, config.micro_conditions)
         expected = {key: (expected[ours][0] // len(theirs), *expected[ours][1:]) for ours, theirs in keys.items() for key in theirs}
     else:
         _check_positions(shapes.get(POSITIONS), config, path, image_size)
+        _say_if_unknown(shapes.get(POSITIONS), config, path, image_size)
     check_header(path, {key: shape for key, shape in expected.items() if key != POSITIONS}, parts, ignored=(POSITIONS,))
     return of_diffusers(shapes)
 
@@ -138,13 +139,18 @@ def _check_positions(table: Sequence[int] | None, config: PixArtConfig, path: Pa
         raise ValueError(f"{path} is a checkpoint for {side} pixels, not for --image_size {image_size}")
 
 
-def _check_resolution(path: Path, config: PixArtConfig, image_size: int) -> None:
+def _say_if_unknown(known: Any, config: PixArtConfig, path: Path, image_size: int) -> None:
+    """The tensors of 256 and 512 pixels have the same names and shapes, but for the position table."""
+    if known is None and not config.micro_conditions:
+        announce(f"{path} does not say for which resolution it was made: it is taken for --image_size {image_size}")
+
+
+def _check_sample_size(path: Path, config: PixArtConfig, image_size: int) -> None:
     """Of a checkpoint in diffusers' layout, whose configuration alone says it. Raises ValueError if it is another."""
     folder = path if path.is_dir() else path.parent
     side = config_of(folder).get("sample_size") if (folder / "config.json").exists() else None
-    if side is None:
-        announce(f"{path} does not say for which resolution it was made: it is taken for --image_size {image_size}")
-    elif side != config.input_size:
+    _say_if_unknown(side, config, path, image_size)
+    if side not in (None, config.input_size):
         made = f"{side * VAE_STRIDE} pixels" if isinstance(side, int) else f"a sample_size of {side!r}"
         raise ValueError(f"{path} is a checkpoint for {made}, not for --image_size {image_size}")
 

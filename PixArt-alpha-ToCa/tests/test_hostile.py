@@ -134,6 +134,8 @@ def write_folders(folder: Path) -> None:
     (folder / "pictures").mkdir()
     (folder / "pictures" / "000000.png").touch()
     (folder / "taken.npz").touch()
+    (folder / "mine").mkdir()
+    (folder / "mine" / "prompts.jsonl").touch()
     (folder / "sealed").mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
 
 
@@ -238,6 +240,7 @@ INFERENCE = [
     ("--save_name other_run", "other_run holds samples of a run with other settings"),
     ("--save_name pictures", "pictures holds pictures but no manifest.json"),
     ("--save_name taken --npz", "taken.npz is there, and of no run in taken"),
+    ("--save_name mine", "mine/prompts.jsonl is there, and of no run in mine"),
 ]
 SAMPLE = [
     ("--output pictures", "--output pictures: not the name of a picture, try one that ends in .png"),

@@ -180,6 +180,10 @@ def test_diffusers_folders_of_another_resolution_are_refused(tmp_path: Path, cap
     (tmp_path / "t" / "config.json").unlink()
     assert check_checkpoint(tmp_path / "t", 256)
     assert "does not say for which resolution it was made: it is taken for --image_size 256" in capsys.readouterr().out
+    state = small_pixart(TINY[256]).state_dict()
+    save_tensors(tmp_path / "m.safetensors", {key: value for key, value in state.items() if key != POSITIONS})
+    assert not check_checkpoint(tmp_path / "m.safetensors", 512)
+    assert "does not say for which resolution it was made: it is taken for --image_size 512" in capsys.readouterr().out
 
 
 def test_averaged_weights_that_are_not_there_are_refused(parts: Path, tmp_path: Path) -> None:

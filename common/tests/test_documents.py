@@ -15,6 +15,8 @@ from toca.cli.main import command_line, main
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("*-ToCa/README.md"), *(ROOT / "common" / "docs").rglob("*.md")]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FORKS = {"dit": "DiT-ToCa", "pixart": "PixArt-alpha-ToCa", "opensora": "Open-Sora-ToCa", "flux": "flux-ToCa"}
+FOREIGN = {"--nproc_per_node"}  # of torchrun
 EXTENSION = ("turns", "tiny")  # of pages that show what test_extension.py adds
 
 
@@ -57,6 +59,17 @@ def test_a_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.
 def test_links_to_files_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("model", FORKS)
+def test_a_tutorial_names_flags_and_files_of_its_fork(model: str) -> None:
+    """Those that the fork's README names, which the fork's tests hold against its programs."""
+    tutorial, fork = (ROOT / "common" / "docs" / "tutorials" / f"{model}.md").read_text(), ROOT / FORKS[model]
+    lines = [line for line in tutorial.splitlines() if not line.startswith("toca ")]
+    flags = set(re.findall(r"(?<![\w-])--[A-Za-z][\w-]*", "\n".join(lines)))
+    assert flags - FOREIGN <= set(re.findall(r"--[A-Za-z][\w-]*", (fork / "README.md").read_text()))
+    files = set(re.findall(r"[\w./-]+\.py\b", tutorial))
+    assert files and all((fork / name).is_file() for name in files)
 
 
 def test_there_are_blocks_and_commands() -> None:

@@ -17,7 +17,7 @@ MOST_STEPS = 100_000  # of a run; no model was trained for more than some thousa
 def check_whole(least: int = 0, most: int = MOST, **values: Any) -> None:
     """Whole numbers, no floats and no bools, of `least` to `most`."""
     for name, value in values.items():
-        if not isinstance(value, Integral) or isinstance(value, bool):
+        if not _is(value, Integral):
             raise TypeError(f"{name} must be a whole number of at least {least}, got {_short(value)}")
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {_short(value)}")
@@ -33,7 +33,7 @@ def check_positive(**values: Any) -> None:
 def check_number(least: float = -math.inf, most: float = math.inf, **values: Any) -> None:
     """Finite numbers, no bools, of `least` to `most`."""
     for name, value in values.items():
-        if not isinstance(value, Real) or isinstance(value, bool):
+        if not _is(value, Real):
             raise TypeError(f"{name} must be a number, got {_short(value)}")
         if not (math.isfinite(value) and least <= value <= most):
             limits = (
@@ -57,8 +57,8 @@ def check_choice(choices: Collection[str], **values: Any) -> None:
             raise ValueError(f"unknown {name} {_short(value)}: choose from {', '.join(choices)}")
 
 
-def check_kind(kind: type | tuple[type, ...], what: str | None = None, **values: Any) -> None:
-    """Instances of a class. what: its name in the error."""
+def check_kind(kind: Any, what: str | None = None, **values: Any) -> None:
+    """Instances of a class, or of one of a tuple of them. what: its name in the error."""
     for name, value in values.items():
         if not isinstance(value, kind):
             wanted = what or _article(kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind))
@@ -98,6 +98,11 @@ def check_distinct(kind: str, names: Collection[str]) -> None:
     """Names of one kind that differ."""
     if twice := next((name for name in names if list(names).count(name) > 1), None):
         raise ValueError(f"two {kind} are called {twice!r}: names must differ")
+
+
+def _is(value: Any, kind: type) -> bool:
+    """A number of a kind; to Python a bool is one too."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _article(name: str) -> str:
