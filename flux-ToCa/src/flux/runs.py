@@ -60,6 +60,7 @@ def checked(
     """
     if pictures > MOST_IMAGES:
         raise ValueError(f"{pictures} pictures are more than the {MOST_IMAGES} of a run")
+    check_folder(folder, "--output_dir")
     lacking = max(0, pictures - sum(1 for _ in folder.glob(outputs)))
     check_folder(folder, "--output_dir", int(lacking * settings.width * settings.height * BYTES_PER_PIXEL[outputs[-3:]]))
     files = Files.find(settings)
