@@ -1,0 +1,280 @@
+"""flux-mini: its words and encoders, its folder, its training program and its judge."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from flux import evaluate_mini, mini, train_mini
+from flux.model import Flux
+from flux.modules.conditioner import HFEmbedder
+from flux.sampling import pack
+from flux.util import load_clip, load_t5
+from toca import shapeworld
+from toca.loading.weights import load_state_dict
+from toca.methods import ToCa
+from toca.runs.pictures import to_uint8
+from toca.training import disk
+from toca.training.muon import optimisers
+
+CAPTIONS = ["a red circle left of a blue square", "four yellow crosses", "a magenta triangle in the lower right", ""]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = mini.Mini()
+    for p in model.flux.parameters():
+        torch.nn.init.normal_(p, std=0.5 * p[0].numel() ** -0.5 if p.ndim > 1 else 0.1)
+    return model.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    return mini.save(model, tmp_path_factory.mktemp("mini"), torch.float32)
+
+
+def test_every_caption_is_made_of_the_words_and_fits():
+    _, captions = shapeworld.captioned(0, np.arange(300), kinds=tuple(shapeworld.KINDS))
+    assert {word for caption in captions for word in caption.split()} <= set(mini.words())
+    longest = max(len(caption.split()) for caption in captions)
+    assert longest + 2 <= mini.TXT_TOKENS  # CLIP has a start and an end
+
+
+@pytest.mark.parametrize("tokenizer, around", [(mini.t5_tokenizer, 1), (mini.clip_tokenizer, 2)])
+def test_a_word_is_one_token_and_no_two_share_it(tokenizer, around):
+    tokenizer = tokenizer()
+    ids = [tokenizer(word)["input_ids"] for word in mini.words()]
+    assert {len(some) for some in ids} == {1 + around}
+    assert len({tuple(some) for some in ids}) == len(ids)
+    assert tokenizer.unk_token_id not in tokenizer("purple")["input_ids"][:-1]  # another word is spelt
+
+
+def test_byte_pairs_are_joined_in_the_order_of_the_merges():
+    assert mini.merged(list("abab"), [("a", "b"), ("ab", "ab")]) == ["abab"]
+    assert mini.merged(list("abc"), [("b", "c"), ("a", "b")]) == ["a", "bc"]
+
+
+def test_the_encoders_load_through_flux_s_own_code_and_tell_words_apart(model, folder):
+    t5, clip = (
+        load_t5("cpu", mini.TXT_TOKENS, str(folder / mini.T5), torch.float32),
+        load_clip("cpu", str(folder / mini.CLIP), torch.float32),
+    )
+    txt, y = model.encode(*model.tokenize(CAPTIONS))
+    torch.testing.assert_close(t5(CAPTIONS), txt)
+    torch.testing.assert_close(clip(CAPTIONS), y)  # of 77 tokens, not of TXT_TOKENS
+    for encoder in (t5, clip):
+        words = encoder(mini.words()).flatten(1)
+        distance = torch.cdist(words, words) + torch.eye(len(words)) * 1e9
+        assert distance.min() > 1e-3
+        assert len(encoder.tokenizer) <= encoder.hf_module.config.vocab_size
+
+
+def test_the_folder_loads_strictly(model, folder, tmp_path):
+    flux, t5, clip = mini.load(folder)
+    assert isinstance(t5, HFEmbedder) and (t5.is_clip, clip.is_clip) == (False, True)
+    state = flux.state_dict()
+    assert state.keys() == Flux(mini.PARAMS).state_dict().keys() and "double_blocks.0.img_attn.qkv.weight" in state
+    assert all(torch.equal(value, model.flux.state_dict()[name]) for name, value in state.items())
+    saved = load_file(folder / mini.WEIGHTS)
+    saved.pop("img_in.bias")
+    save_file(saved, tmp_path / mini.WEIGHTS)
+    with pytest.raises(ValueError, match=r"missing: img_in\.bias"):
+        mini.load(tmp_path)
+
+
+def test_what_is_kept_in_half_precision_fits_the_repository(model, tmp_path):
+    mini.save(model, tmp_path)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 16e6
+    flux, t5, _ = mini.load(tmp_path)
+    assert flux.img_in.weight.dtype is t5(["a"]).dtype is torch.float32
+    assert {p.dtype for p in model.parameters()} == {torch.float32}  # saving leaves the model as it is
+
+
+def test_training_and_sampling_mean_the_same_call(model, folder):
+    """The training model's velocity is that of the loaded networks, called as `denoise` calls them."""
+    flux, t5, clip = mini.load(folder)
+    x, t = torch.randn(2, 3, 32, 32), torch.tensor([0.3, 0.9])
+    inputs = evaluate_mini.prepare(t5, clip, x, CAPTIONS[:2])
+    there = flux(inputs["img"], inputs["img_ids"], inputs["txt"], inputs["txt_ids"], t, inputs["vec"])
+    torch.testing.assert_close(model(x, t, *model.tokenize(CAPTIONS[:2])), there, rtol=1e-3, atol=3e-4)
+
+
+def test_patches_are_packed_as_flux_packs():
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(mini.patches(x, 2), pack(x))
+    assert mini.patches(x, 4).shape == (2, 64, 48)
+
+
+def test_a_pool_draws_each_picture_by_its_index(model):
+    def pool():
+        return train_mini.Pool(model, 8, ("single", "counted"), seed=3)
+
+    one, other = pool(), pool()
+    one.batch(np.arange(5))
+    other.fill(workers=1)
+    for a, b in zip(one.batch(np.array([9, 2, 7])), other.batch(np.array([1, 10, 15])), strict=True):  # modulo its size
+        assert torch.equal(a, b)
+    pictures, captions = shapeworld.captioned(3, [4], kinds=("single", "counted"))
+    x, t5_ids, clip_ids = one.batch(np.array([4]))
+    assert (to_uint8(x) == pictures).all()
+    assert torch.equal(t5_ids, model.tokenize(captions)[0]) and torch.equal(clip_ids, model.tokenize(captions)[1])
+
+
+def flow(model, **changes):
+    options = dict(batch=8, patch=4, mean=0.6, std=1.0, drop=0.1, window=0, device=torch.device("cpu")) | changes
+    return train_mini.Flow(train_mini.Pool(model, 16, ("single",), 0), model.tokenize([""]), **options)
+
+
+def test_the_loss_falls_on_a_fixed_batch():
+    torch.manual_seed(0)
+    model = mini.Mini(mini.PARAMS.replace(in_channels=48, out_channels=48))
+    opts, losses = optimisers(model, mini.hidden_matrices(model), 3e-3), []
+    for _ in range(12):
+        torch.manual_seed(1)
+        loss = flow(model).loss(model, 0)
+        loss.backward()
+        for opt in opts:
+            opt.step()
+            opt.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_left_out_captions_are_the_empty_one(model):
+    everything = flow(model, drop=1.0).draw(0)
+    assert (everything.t5_ids == model.tokenize([""])[0]).all()
+    assert (flow(model, drop=0.0).draw(0).clip_ids != model.tokenize([""])[1]).any(dim=1).all()
+
+
+def test_x_t_lies_between_picture_and_noise(model):
+    some = flow(model).draw(0)
+    at = some.t[:, None, None, None]
+    x = flow(model).pool.batch(np.arange(8))[0]
+    torch.testing.assert_close(some.x - at * some.velocity, x)
+
+
+def test_a_window_is_part_of_the_picture(model):
+    windowed = flow(model, patch=2, window=5)
+    keep = windowed._window()
+    rows, columns = keep // 16, keep % 16
+    assert keep.shape == (25,) and rows.max() - rows.min() == columns.max() - columns.min() == 4
+    assert windowed.loss(model, 0) > 0
+
+
+def test_distillation_at_guidance_one_asks_for_the_teacher_itself(model, monkeypatch):
+    monkeypatch.setattr(train_mini, "GUIDANCE", (1.0, 1.0))
+    student = mini.Mini(mini.PARAMS.replace(guidance_embed=True))
+    student.load_state_dict(student.state_dict() | model.state_dict())
+    assert flow(model, patch=2, batch=2).distil(model, student, 0) < 1e-8  # its guidance embedding begins as zero
+    monkeypatch.setattr(train_mini, "GUIDANCE", (3.0, 3.0))
+    assert flow(model, patch=2, batch=2).distil(model, student, 0) > 1e-6
+
+
+class Killed(Exception):
+    pass
+
+
+def run(folder, *flags):
+    shared = "--patch 4 --pool 40 --batch 2 --warmup 5 --log-every 5 --save-minutes 1e-9 --no-bf16 --device cpu --kinds placed counted"
+    train_mini.main(train_mini.parser().parse_args(["--output", str(folder), *shared.split(), *flags]))
+    return load_state_dict(disk.newest(folder).with_suffix(".safetensors"))
+
+
+def test_a_run_killed_at_step_10_and_resumed_ends_as_an_unbroken_one(tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole", "--steps", "20")
+    drawn = train_mini.Flow.draw
+
+    def killing(self, step):
+        if step == 10:
+            raise Killed
+        return drawn(self, step)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(train_mini.Flow, "draw", killing)
+        run(tmp_path / "broken", "--steps", "20")
+    resumed = run(tmp_path / "broken", "--steps", "20", "--resume")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    logs = [[json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("whole", "broken")]
+    assert logs[0] == logs[1] and len(logs[0]) == 4
+
+
+def test_from_coarse_over_fine_and_distilled_to_judged_pictures(tmp_path, capsys):
+    run(tmp_path / "coarse", "--steps", "2")
+    coarse = disk.newest(tmp_path / "coarse").with_suffix(".safetensors")
+    run(tmp_path / "fine", "--steps", "2", "--patch", "2", "--init", str(coarse))
+    fine = disk.newest(tmp_path / "fine").with_suffix(".safetensors")
+    assert "warm start" in capsys.readouterr().out
+    run(tmp_path / "guided", "--steps", "2", "--patch", "2", "--distil", str(fine))
+    flux, *_ = mini.load(tmp_path / "guided")
+    assert flux.params.guidance_embed
+    capsys.readouterr()
+    flags = [
+        "--weights",
+        str(tmp_path / "guided"),
+        "--images",
+        "4",
+        "--num_steps",
+        "2",
+        "--device",
+        "cpu",
+        "--sheet",
+        str(tmp_path / "s.png"),
+    ]
+    evaluate_mini.main(evaluate_mini.parser().parse_args(flags))
+    out = capsys.readouterr().out
+    assert all(tag in out for tag in evaluate_mini.TASKS) and "whole caption" in out and "of 24" in out
+    assert (tmp_path / "s.png").stat().st_size > 0
+
+
+def test_the_judge_is_right_about_true_pictures():
+    class Painter:
+        """In the place of the sampler: draws the scenes themselves."""
+
+        def __call__(self, captions, seeds):
+            assert len(captions) == len(seeds)
+            return np.stack([shapeworld.render(scenes.pop(0)) for _ in captions])
+
+    scenes = [
+        shapeworld.KINDS[kind](evaluate_mini.item_seed(0, number), i)
+        for number, (kind, _) in enumerate(evaluate_mini.TASKS.values())
+        for i in range(6)
+    ]
+    samples = list(evaluate_mini.evaluate(Painter(), 6))
+    assert all(sample.correct and sample.whole for sample in samples) and len(samples) == 36
+
+
+def test_aspects_ask_for_less_than_the_caption(model):
+    asked = shapeworld.Caption((("circle", "red"), ("square", "blue")), "left of")
+
+    def found(*objects, unclear=0):
+        return shapeworld.Reading(tuple(shapeworld.Found(s, c, x, 0.5, 0.2, 1.0) for s, c, x in objects), unclear)
+
+    right = found(("circle", "red", 0.2), ("square", "blue", 0.8))
+    swapped = found(("circle", "blue", 0.2), ("square", "red", 0.8))
+    mirrored = found(("square", "blue", 0.2), ("circle", "red", 0.8))
+    lone = found(("circle", "red", 0.2))
+    unclear = found(("circle", "red", 0.2), ("square", "blue", 0.8), unclear=1)
+    aspects = {tag: aspect for tag, (_, aspect) in evaluate_mini.TASKS.items()}
+    read = [[aspects[tag](asked, r) for tag in ("two_object", "color_attr", "position")] for r in (right, swapped, mirrored, lone, unclear)]
+    assert read == [[True] * 3, [True, False, False], [True, True, False], [False] * 3, [False] * 3]
+
+
+def test_it_samples_under_caching(folder):
+    sampler = evaluate_mini.Sampler(mini.load(folder), num_steps=6, method=ToCa(interval=3, ratio=0.3))
+    pictures = sampler(["a red circle", "a blue cross"], [1, 2])
+    assert pictures.shape == (2, 32, 32, 3)
+    plain = evaluate_mini.Sampler(mini.load(folder), num_steps=6)(["a red circle", "a blue cross"], [1, 2])
+    assert (pictures != plain).any()
+
+
+def test_wrong_flags_are_named(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="--lr must be a number above 0"):
+        run(tmp_path, "--steps", "2", "--lr", "-1")
+    with pytest.raises(SystemExit, match="give --steps, --minutes or both"):
+        run(tmp_path)
+    assert not (tmp_path / "log.jsonl").exists()
