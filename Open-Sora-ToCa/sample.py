@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from opensora.inference.run import main
-from opensora.utils.config_utils import parse
+from opensora.flags import parse
+from opensora.runs import main
 from toca.runs.programs import program_errors
 
 CONFIG = str(Path(__file__).resolve().parent / "configs/opensora-v1-2/inference/sample.py")

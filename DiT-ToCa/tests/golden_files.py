@@ -17,11 +17,9 @@ from dit.spec import DiTConfig, dit_spec
 from toca.engine.selection import selector_for
 from toca.methods import METHODS
 from toca.planning.scores import SCORES
+from toca.testing.golden import assert_close
+from toca.testing.replay import outputs_of
 from train import optimisers, update_ema
-
-
-def close(name: str, found: Tensor, expected: Tensor, atol: float = 0.0, rtol: float = 0.0) -> None:
-    torch.testing.assert_close(found.to(expected.dtype), expected, atol=atol, rtol=rtol, msg=lambda message: f"{name}: {message}")
 
 
 @torch.no_grad()
@@ -30,20 +28,13 @@ def check_forward_probe(file: str) -> None:
     data = tensors(file)
     probed = {int(match[1]) for key in data if (match := re.match(r"block(\d+)_", key))}
     model = load_model(model_with(data, probed))
-    seen: dict[str, Tensor] = {"pos_embed": model.pos_embed}
-
-    def keep(name: str):
-        return lambda module, args, output: seen.__setitem__(name, output)
-
     modules = {"patch_tokens": model.x_embedder, "t_emb": model.t_embedder, "y_emb": model.y_embedder, "final_layer_out": model.final_layer}
     for layer in probed:
         block = model.blocks[layer]
         modules |= {f"block{layer}_attn_out": block.attn, f"block{layer}_mlp_out": block.mlp, f"block{layer}_out": block}
-    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
-    seen["out"] = model(data["x"], data["t"], data["y"])
-    for handle in handles:
-        handle.remove()
-    seen["t_freq"] = model.t_embedder.timestep_embedding(data["t"], data["t_freq"].shape[1])
+    with outputs_of(modules) as seen:
+        out = model(data["x"], data["t"], data["y"])
+    seen |= dict(pos_embed=model.pos_embed, out=out, t_freq=model.t_embedder.timestep_embedding(data["t"], data["t_freq"].shape[1]))
     for layer in probed:
         seen[f"block{layer}_modulation"] = model.blocks[layer].adaLN_modulation(seen["t_emb"] + seen["y_emb"])
     scale = float(metadata(file)["cfg_scale"])
@@ -53,7 +44,7 @@ def check_forward_probe(file: str) -> None:
     seen[f"cfg_out_scale{scale:g}"] = model.forward_with_cfg(*guided, cfg_scale=scale)
     assert data.keys() - {"x", "t", "y", "cfg_in", "cfg_t", "cfg_y"} <= seen.keys()
     for name in data.keys() & seen.keys():
-        close(name, seen[name], data[name], 1e-4)
+        assert_close(seen[name], data[name], 1e-4, name)
 
 
 def check_scores(file: str) -> None:
@@ -87,7 +78,7 @@ def check_scores(file: str) -> None:
         final = selector.scores(1, range(1), data["counter"][None], base[None] if selector.score.from_input else None)[0]
         if what and what.startswith("top"):
             final = final.topk(int(what[3:])).indices.sort(dim=-1).values
-        close(key, final, data[key], 0 if what and what.startswith("top") else 5e-6)
+        assert_close(final, data[key], 0 if what and what.startswith("top") else 5e-6, key)
 
 
 def check_schedules(file: str) -> None:
@@ -98,7 +89,7 @@ def check_schedules(file: str) -> None:
         if table == "timestep_map":
             assert diffusion.timestep_map == expected.tolist(), key
         else:
-            close(key, torch.from_numpy(getattr(diffusion, table)), expected, rtol=1e-9)
+            torch.testing.assert_close(torch.from_numpy(getattr(diffusion, table)), expected, atol=0, rtol=1e-9, msg=key)
 
 
 def check_train_step(file: str) -> None:
@@ -126,8 +117,7 @@ def check_train_step(file: str) -> None:
         found |= {prefix + name: p for name, p in net.named_parameters()}
     assert data.keys() - {"x_start", "noise", "t", "y"} <= found.keys()
     for name in data.keys() & found.keys():
-        atol = 2e-6 if "after_step" in name else 1e-4 if name == "model_out" else 1e-7
-        close(name, found[name], data[name], atol, rtol=1e-4 if atol < 1e-6 else 0.0)
+        assert_close(found[name], data[name], 2e-6 if "after_step" in name else 1e-5, name)
 
 
 CHECKS = {

@@ -132,7 +132,6 @@ def test_flops_need_no_weights(capsys):
         (["--num-fid-samples", "0"], "--num-fid-samples must be at least 1"),
         (["--cfg-scale", "0.5"], "--cfg-scale must be at least 1"),
         (["--num-sampling-steps", "0"], "must be 1 to 1000"),
-        (["--fresh-threshold", "0"], "interval must be at least 1"),
         (["--ckpt", "absent.pt"], "no checkpoint absent.pt"),
         (["--sample-dir", "/dev/null"], "/dev/null"),
     ],

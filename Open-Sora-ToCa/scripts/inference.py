@@ -6,8 +6,8 @@
 Under torchrun every process takes its share of the videos; the same command again goes on where an interrupted one stopped.
 """
 
-from opensora.inference.run import main
-from opensora.utils.config_utils import parse
+from opensora.flags import parse
+from opensora.runs import main
 from toca.runs.programs import program_errors
 
 if __name__ == "__main__":

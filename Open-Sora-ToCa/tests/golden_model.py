@@ -8,7 +8,7 @@ from typing import Any
 from golden_folder import GOLDEN, read_json
 
 from opensora.models.stdit.stdit3 import STDiT3, STDiT3Config, load_stdit3
-from opensora_spec import opensora_spec
+from opensora.spec import opensora_spec
 from toca.methods import DuCa, Method, NoCaching, ToCa
 from toca.planning.spec import ModelSpec
 from toca.testing.golden import as_upstream

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from einops import rearrange
 from golden_model import load_model
-from golden_sampling import close
 from torch import Tensor
 
 from opensora.models.layers.blocks import PositionEmbedding2D
-from opensora.models.stdit.stdit3 import STDiT3
 from opensora.schedulers.rf import RFLOW
 from toca.engine.selection import softmax_bonus
 from toca.nn.rotary import apply_rope
+from toca.testing.golden import assert_close
+from toca.testing.replay import outputs_of
 
 FORWARD, SMALL = 1e-4, 1e-5
 SINUSOID = 6e-5  # a float32 exponential may be off by one unit in the last place, 6e-8, and times reach 1000
@@ -25,25 +22,12 @@ ELSEWHERE = re.compile(r"ref\..*")  # of test_inference_utils
 INPUTS = {"fwd.text_mask", "fwd.timestep", "fwd.x", "fwd.x_mask", "fwd.y", "t_embed.t", "fps_embed.fps", "rope.in", "s4.score_in"}
 
 
-@contextmanager
-def outputs_of(model: STDiT3, names: set[str]) -> Iterator[dict[str, Tensor]]:
-    """Outputs of modules by name."""
-    seen: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        return lambda module, args, output: seen.__setitem__(name, output)
-
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
-    yield seen
-    for handle in handles:
-        handle.remove()
-
-
 @torch.no_grad()
 def forward(data: dict[str, Tensor], x_mask: Tensor | None, names: set[str]) -> dict[str, Tensor]:
     sizes = dict(fps=torch.full((2,), 24.0), height=torch.tensor([60.0, 60.0]), width=torch.tensor([76.0, 76.0]))
-    with outputs_of(load_model(), names) as seen:
-        out = load_model()(data["fwd.x"], data["fwd.timestep"], data["fwd.y"], data["fwd.text_mask"], x_mask, **sizes)
+    model = load_model()
+    with outputs_of({name: model.get_submodule(name) for name in names}) as seen:
+        out = model(data["fwd.x"], data["fwd.timestep"], data["fwd.y"], data["fwd.text_mask"], x_mask, **sizes)
     return seen | {"out": out}
 
 
@@ -69,7 +53,7 @@ def check_forward(data: dict[str, Tensor], case: str, x_mask: Tensor | None) -> 
         found, expected = as_upstream(name, seen[name], data[prefix + name], data)
         if name == "out":  # upstream normalises frames that are given twice
             found, expected = (value * generated[:, None, :, None, None] for value in (found, expected))
-        close(prefix + name, found, expected, FORWARD)
+        assert_close(found, expected, FORWARD, prefix + name)
 
 
 @torch.no_grad()
@@ -83,7 +67,7 @@ def check_function(key: str, data: dict[str, Tensor]) -> None:
     elif key.startswith("timesteps."):
         height, width, frames, steps = numbers
         times = RFLOW(num_sampling_steps=steps, use_timestep_transform=True).timesteps(frames, height, width)
-        return close(key, torch.tensor(times), expected, 1e-3)
+        return assert_close(torch.tensor(times), expected, 1e-6, key)
     elif key.startswith("s4.out."):
         bonus, grid, mean = re.fullmatch(r"s4\.out\.ratio([\d.]+)\.grid(\d)\.timemean(\d)", key).groups()
         found = softmax_bonus(data["s4.score_in"], (5, 7), int(grid), float(bonus))
@@ -96,4 +80,4 @@ def check_function(key: str, data: dict[str, Tensor]) -> None:
             "fps_embed.out": lambda: model.fps_embedder(data["fps_embed.fps"], len(data["fps_embed.fps"])),
             "rope.out": lambda: apply_rope(data["rope.in"], model.rope(data["rope.in"].shape[2])),
         }[key]()
-    close(key, found, expected, SINUSOID if "sinusoid" in key else SMALL)
+    assert_close(found, expected, SINUSOID if "sinusoid" in key else SMALL, key)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import runpy
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -29,11 +31,12 @@ def infer(monkeypatch: pytest.MonkeyPatch, config: Path, folder: Path, *argv: ob
 
 def fails(monkeypatch: pytest.MonkeyPatch, config: Path, folder: Path, *argv: object) -> str:
     """The one line that scripts/inference.py ends with; it has written nothing."""
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit) as caught, redirect_stderr(io.StringIO()) as err:
         infer(monkeypatch, config, folder, *argv)
     assert not folder.exists()
-    assert isinstance(caught.value.code, str) and "\n" not in caught.value.code
-    return caught.value.code
+    line = f"{caught.value.code}\n" if isinstance(caught.value.code, str) else err.getvalue()
+    assert line.count("\n") == 1 and caught.value.code not in (0, None)
+    return line
 
 
 def names(folder: Path) -> list[str]:

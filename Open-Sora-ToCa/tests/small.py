@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from opensora.models.stdit.stdit3 import STDiT3
-from opensora_spec import STDiT3Config, opensora_spec
+from opensora.spec import STDiT3Config, opensora_spec
 from toca.engine.cache import NO_CACHE, Cache
 from toca.engine.token_shards import WHOLE, Whole
 from toca.methods import Method

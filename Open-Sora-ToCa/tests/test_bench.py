@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import opensora_bench
-from opensora_spec import CONFIGS, STDiT3Config
+from opensora import bench
+from opensora.spec import CONFIGS, STDiT3Config
 from toca.methods import ToCa
 
 NARROW = STDiT3Config(hidden_size=32, num_heads=2, caption_channels=12)
@@ -17,13 +17,13 @@ SIZE = ["--image-size", "48", "80", "--num-frames", "17", "--text-tokens", "4", 
 
 def run(monkeypatch: pytest.MonkeyPatch, path: Path, *argv: str) -> list[dict]:
     monkeypatch.setitem(CONFIGS, "STDiT3-XL/2", NARROW)
-    opensora_bench.main([*SIZE, "--output", str(path), *argv])
+    bench.main([*SIZE, "--output", str(path), *argv])
     return json.loads(path.read_text())["results"]
 
 
 def test_part_of_a_run_stands_for_the_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = run(monkeypatch, tmp_path / "part.json")
-    assert [result["method"] for result in results] == [*opensora_bench.METHODS, "uncached, 15 steps"]
+    assert [result["method"] for result in results] == [*bench.METHODS, "uncached, 15 steps"]
     uncached, toca = results[:2]
     assert (uncached["timed_steps"], toca["timed_steps"], toca["depth"]) == (2, 6, 2)
     assert toca["steps"] == dict(full=7, mixed=5, partial=18)  # of the whole run
@@ -44,6 +44,6 @@ def test_whole_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_steps_that_were_not_run_count_as_their_kind() -> None:
-    plan = ToCa(3, 0.1).plan(opensora_bench.opensora_spec(NARROW, (5, 6, 10), 4), 9)
+    plan = ToCa(3, 0.1).plan(bench.opensora_spec(NARROW, (5, 6, 10), 4), 9)
     assert [plan.step_kind(step) for step in range(9)] == ["full"] * 3 + ["mixed"] + ["partial"] * 2 + ["full"] + ["partial"] * 2
-    assert opensora_bench.projected(plan, [9.0, 4.0, 5.0, 3.0, 1.0, 2.0]) == 24 + 5 + 1.5 + 1.5
+    assert bench.projected(plan, [9.0, 4.0, 5.0, 3.0, 1.0, 2.0]) == 24 + 5 + 1.5 + 1.5

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-import torch
 from golden_folder import CASES, read_json, tensors
 
 from opensora.datasets.aspect import latent_size
 from opensora.models.vae import VideoAutoencoderPipeline
 from opensora.models.vae.vae import settings_of
 from toca.loading.weights import load_into
+from toca.testing.golden import assert_close
 
 VAE_CASES = [name for name, case in CASES.items() if case["kind"] == "vae"]
 INPUTS = {"x", "spatial_noise", "temporal_noise"}
@@ -52,7 +52,7 @@ def test_vae_case(name: str, micro_batch_size: int) -> None:
     )
     assert list(latent_size(frames, *x.shape[3:])) == list(found["z"].shape[2:]) == CASES[name]["latent_size_formula_result"]
     for key, tolerance in OUTPUTS.items():
-        torch.testing.assert_close(found[key], data[key], atol=tolerance, rtol=0, msg=lambda message, key=key: f"{key}: {message}")
+        assert_close(found[key], data[key], tolerance, key)
 
 
 def test_there_are_vae_cases() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from opensora_spec import opensora_spec
+from opensora.spec import opensora_spec
 from toca.engine.cache import NoCache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.planning.flops import executed_flops

@@ -6,7 +6,7 @@ import re
 
 from programs import ROOT
 
-from opensora.utils.config_utils import parser
+from opensora.flags import parser
 from toca.presets import OPENSORA
 
 README = (ROOT / "README.md").read_text()

@@ -14,7 +14,7 @@ from small import SMALL, TEXT, inputs, sample, small_stdit3
 from torch import Tensor
 
 from opensora.acceleration.parallel_states import sequence_parallel_group, shard_tokens
-from opensora_spec import opensora_spec
+from opensora.spec import opensora_spec
 from toca.engine.cache import Cache
 from toca.engine.token_shards import WHOLE, SequenceShards, Whole
 from toca.methods import DuCa, Method, TaylorSeer, ToCa

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-import opensora_cli
-from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
+from opensora import flags
+from opensora.spec import CONFIGS, STDiT3Config, opensora_spec
 from toca.cli.report import memory_data, memory_text
 from toca.cli.table import preset_data
-from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
+from toca.methods import FORA, DuCa, Method, NoCaching, ToCa
 from toca.planning.flops import step_flops, total_flops
 from toca.planning.memory import attention_maps, predict
 from toca.planning.plan import Kind
@@ -27,7 +24,7 @@ README = ToCa(interval=3, ratio=0.1)
 
 
 def planned(*argv: str) -> PlannedRun:
-    return opensora_cli.planned_run(parse_with_preset(opensora_cli.planning_parser(), OPENSORA, argv))
+    return flags.planned_run(parse_with_preset(flags.planning_parser(), OPENSORA, argv))
 
 
 def full_steps(method: Method, site: Site, steps: int = 30, **options: Any) -> list[int]:
@@ -97,52 +94,6 @@ def test_what_is_held_beside_what_the_published_code_holds() -> None:
     assert "the published code keeps 17.29 GiB through the run: outputs, and 101.90 MiB of attention maps" in text
 
 
-@pytest.mark.parametrize(
-    ("argv", "method"),
-    [
-        ([], README),
-        (["--preset", "toca-r80"], ToCa(interval=3, ratio=0.13)),
-        (["--preset", "duca", "--fresh-ratio", "0.2"], DuCa(interval=3, ratio=0.2, score="kv-norm")),
-        (["--preset", "none"], NoCaching()),
-        (["--preset", "fora"], FORA(2)),
-        (["--preset", "taylorseer", "--max-order", "2"], TaylorSeer(3, 2)),
-        (["--frozen-scores"], ToCa(interval=3, ratio=0.1, frozen=True)),
-    ],
-)
-def test_flags(argv: list[str], method: Method) -> None:
-    assert planned(*argv).method == method
-
-
-def test_flags_of_the_spec() -> None:
-    s4 = ("--bonus", "0.3", "--bonus-frames", "2")
-    run = planned("--cycles", "2", "5", "4", "3", *s4, "--model", "STDiT3-3B/2", "--image-size", "64", "80")
-    branches = {(stack.name, branch.name): branch for stack in run.spec.stacks for branch in stack.branches}
-    assert [branches["spatial_blocks", name].interval for name in ("attn", "cross_attn", "mlp")] == [2, 4, 3]
-    assert branches["temporal_blocks", "attn"].interval == 5 and branches["temporal_blocks", "mlp"].width == 1872
-    assert branches["temporal_blocks", "mlp"].tokens == 15 * 4 * 5
-    ranking = run.method.ranking(run.spec)
-    assert (ranking.block, ranking.bonus, ranking.frames) == (2, 0.3, 2)
-    assert README.ranking(XL).block == 0  # off, as in the published runs
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--resolution", "500p"], "there is no resolution '500p'"),
-        (["--aspect-ratio", "7:3"], "480p has no aspect ratio '7:3'"),
-        (["--num-frames", "2m"], "number of frames '2m'"),
-        (["--text-tokens", "301"], "--text-tokens must be 1 to 300"),
-        (["--image-size", "4", "80"], "a video of 4x80 pixels has no latents"),
-        (["--cycles", "3", "3", "0", "3"], "--cycles and --bonus-frames must be at least 1"),
-        (["--bonus-frames", "0"], "--cycles and --bonus-frames must be at least 1"),
-        (["--num-sampling-steps", "0"], "num_steps must be at least 1, got 0"),
-    ],
-)
-def test_flags_that_make_no_sense(argv: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        _ = planned(*argv).plan
-
-
 def test_settings_of_a_checkpoint() -> None:
     published = dict(hidden_size=1872, num_heads=26, patch_size=[1, 2, 2], input_size=[None] * 3, drop_path=0.0, skip_y_embedder=False)
     assert STDiT3Config.from_dict(published) == CONFIGS["STDiT3-3B/2"]
@@ -153,14 +104,3 @@ def test_settings_of_a_checkpoint() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             STDiT3Config.from_dict(values)
-
-
-def test_planning_needs_no_torch() -> None:
-    code = "import sys, opensora_cli; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_the_flags_fit_any_parser() -> None:
-    parser = argparse.ArgumentParser()
-    opensora_cli.add_method_flags(parser)
-    assert opensora_cli.method_from(parser.parse_args([])) == README  # what upstream's program does

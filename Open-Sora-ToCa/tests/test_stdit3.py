@@ -15,7 +15,7 @@ from torch import Tensor
 
 from opensora.models.stdit.stdit3 import STDiT3, STDiT3_3B_2, STDiT3_XL_2, load_stdit3, text_rows
 from opensora.registry import MODELS, build_module
-from opensora_spec import CONFIGS
+from opensora.spec import CONFIGS
 
 HERE = Path(__file__).resolve().parent
 MANIFESTS = json.loads((HERE / "golden" / "checkpoint_keys.json").read_text())

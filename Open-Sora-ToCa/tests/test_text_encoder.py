@@ -9,8 +9,8 @@ import torch
 from golden_folder import read_json
 from tiny_parts import TEXT_LENGTH, TEXT_WIDTH
 
-from opensora.inference.pipeline import encode_texts
 from opensora.models.text_encoder import T5Encoder
+from opensora.pipeline import encode_texts
 from toca.loading.caption_cleaning import clean_caption
 from toca.testing.parts import save_t5
 

@@ -13,7 +13,7 @@ from programs import noise_video
 
 from opensora.datasets.read_video import count_frames, read_video
 from opensora.datasets.utils import count_reference, read_from_path
-from opensora.datasets.write_video import save_sample, to_uint8
+from opensora.datasets.write_video import frames_of, save_sample
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -35,12 +35,12 @@ def test_a_picture_survives_exactly(tmp_path) -> None:
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.tobytes() == frames.numpy().tobytes()
     read = read_from_path(str(tmp_path / "a.png"), (16, 24))
-    assert torch.equal(to_uint8(read), frames)
+    assert torch.equal(frames_of(read), frames)
 
 
 def test_pixels_are_rounded_and_clamped() -> None:
     values = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, -1 + 2 * 100.4 / 255, -1 + 2 * 100.6 / 255])
-    assert to_uint8(values.view(1, -1, 1, 1).expand(3, -1, 1, 1))[:, 0, 0, 0].tolist() == [0, 0, 128, 255, 255, 100, 101]
+    assert frames_of(values.view(1, -1, 1, 1).expand(3, -1, 1, 1))[:, 0, 0, 0].tolist() == [0, 0, 128, 255, 255, 100, 101]
 
 
 def test_a_reference_may_be_at_an_address(tmp_path) -> None:

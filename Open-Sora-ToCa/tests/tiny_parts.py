@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from opensora.models.stdit.stdit3 import STDiT3
 from opensora.models.vae import VideoAutoencoderPipeline
-from opensora_spec import STDiT3Config
+from opensora.spec import STDiT3Config
 from toca.testing.parts import randomize, save_t5
 
 TEXT_WIDTH, TEXT_LENGTH = 24, 40

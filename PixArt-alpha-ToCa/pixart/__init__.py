@@ -1,0 +1,1 @@
+"""PixArt-alpha with feature caching: text to image."""

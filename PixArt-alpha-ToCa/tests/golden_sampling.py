@@ -163,7 +163,7 @@ def check_probes(heard: Recorder, probes: dict[str, Tensor]) -> None:
         elif place in heard.chosen and not heard.chosen[place].all():
             before, final = (score.repeat(rows // len(score), 1) for score in heard.scores[place])
             found = dict(score=before, score_bonus=final, indices=indices(heard.chosen[place]))
-            assert_close(found[what], expected, 0 if what == "indices" else 2e-6, key)
+            assert_close(found[what], expected, 0 if what == "indices" else 1e-5, key)
         else:  # all tokens are computed, so scores need not agree
             assert heard.cache.plan.steps[place[0]][place[1:]].tokens == heard.cache.spec.hidden[0]
             assert what != "indices" or expected.shape[1] == heard.cache.spec.hidden[0]

@@ -219,7 +219,7 @@ def test_bad_prompts_are_refused_before_anything_is_loaded(infer: Run, monkeypat
     assert "--bs: must be a whole number of 1 to 10000, got '0'" in error(infer, "--bs", "0")
     assert "--step: must be a whole number of 1 to 1000" in error(infer, "--step", "0")
     assert "--cfg_scale: must be 1 to 1000" in error(infer, "--cfg_scale", "0.5")
-    assert "interval" in error(infer, "--fresh_threshold", "0")
+    assert "--fresh_threshold: must be a whole number of 1 to 1000" in error(infer, "--fresh_threshold", "0")
 
 
 def test_files_that_are_missing_or_do_not_fit_are_one_error(infer: Run, parts: Path, tmp_path: Path) -> None:

@@ -36,11 +36,11 @@ class FeedingBlock(nn.Module):
 
         def attn(x: Tensor) -> Tensor:
             q, k, v = linear_part(self.linear1, x * scale, QKV).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-            return linear_part(self.linear2, cache.attend(q, k, v).transpose(1, 2).flatten(2), columns=slice(WIDTH))
+            return linear_part(self.linear2, cache.attend(q, k, v).transpose(1, 2).flatten(2), inputs=slice(WIDTH))
 
         def total(x: Tensor, attn: Tensor) -> Tensor:
             hidden = linear_part(self.linear1, x * scale, MLP).relu()
-            return linear_part(self.linear2, hidden, columns=slice(WIDTH, None), bias=False) + attn
+            return linear_part(self.linear2, hidden, inputs=slice(WIDTH, None), bias=False) + attn
 
         return x + gate * cache.total(total, x, fed=cache.attn(attn, x))
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 _HOME = {  # where each public name lives
-    "engine.cache": ("Cache", "NO_CACHE"),
+    "engine.cache": ("Cache", "LayerCache", "NO_CACHE", "RunCache", "UncachedLayer"),
     "methods": ("DuCa", "FORA", "METHODS", "Method", "NoCaching", "TaylorSeer", "ToCa", "register"),
     "planning.flops": ("total_flops", "uncached_flops"),
     "planning.memory": ("predict",),

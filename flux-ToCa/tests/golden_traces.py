@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from golden_data import MODULES, load_model, metadata, tensors, toca_of
-from golden_sampling import Recorder, close
+from golden_sampling import check_ranking
 from torch import Tensor
 
 from flux.model import Flux
@@ -19,29 +19,23 @@ from toca.engine.attention import attention_with_mass
 from toca.engine.cache import Cache
 from toca.engine.linear import linear_part
 from toca.engine.slots import gather
+from toca.testing.golden import assert_close
+from toca.testing.replay import Recorder, outputs_of
 
 ATOL = 5e-5
 EMBEDDERS = ("img_in", "txt_in", "time_in", "vector_in", "guidance_in")
 
 
 @contextmanager
-def outputs_of(model: Flux, single: str, double: str) -> Iterator[dict[str, Tensor]]:
-    """Outputs of the blocks by name, as patterns of the layer's number, and of the embedders."""
-    seen: dict[str, Tensor] = {}
-
-    def keep(name: str):
-        def hook(module: torch.nn.Module, args: tuple, output: Tensor | tuple[Tensor, Tensor]) -> None:
-            parts = {name: output} if isinstance(output, Tensor) else {f"{name}.img": output[0], f"{name}.txt": output[1]}
-            seen.update(parts)
-
-        return hook
-
-    handles = [getattr(model, name).register_forward_hook(keep(name)) for name in EMBEDDERS if hasattr(model, name)]
-    handles += [block.register_forward_hook(keep(double.format(layer))) for layer, block in enumerate(model.double_blocks)]
-    handles += [block.register_forward_hook(keep(single.format(layer))) for layer, block in enumerate(model.single_blocks)]
-    yield seen
-    for handle in handles:
-        handle.remove()
+def streams_of(model: Flux, single: str, double: str) -> Iterator[dict[str, Tensor]]:
+    """Outputs of the embedders and, once left, of the blocks by name, as patterns of the layer's number."""
+    modules: dict[str, torch.nn.Module] = {name: getattr(model, name) for name in EMBEDDERS if hasattr(model, name)}
+    modules |= {double.format(layer): block for layer, block in enumerate(model.double_blocks)}
+    modules |= {single.format(layer): block for layer, block in enumerate(model.single_blocks)}
+    with outputs_of(modules) as seen:
+        yield seen
+    for name in [name for name, out in seen.items() if isinstance(out, tuple)]:
+        seen[f"{name}.img"], seen[f"{name}.txt"] = seen.pop(name)
 
 
 def matrices(pe: Tensor) -> Tensor:
@@ -56,7 +50,7 @@ def inputs_of(data: dict[str, Tensor]) -> list[Tensor]:
 @torch.no_grad()
 def check_forward_trace(file: str, patch: pytest.MonkeyPatch) -> None:
     data, model = tensors(file), load_model(metadata(file)["config"])
-    with outputs_of(model, "single.{}", "double.{}") as seen:
+    with streams_of(model, "single.{}", "double.{}") as seen:
         seen["output"] = model(*inputs_of(data), data["input.guidance"])
     ids = torch.cat((data["input.txt_ids"], data["input.img_ids"]), dim=1)
     seen["pe"] = matrices(model.pe_embedder(ids))
@@ -64,7 +58,7 @@ def check_forward_trace(file: str, patch: pytest.MonkeyPatch) -> None:
     expected = {key: value for key, value in data.items() if not key.startswith("input.")}
     assert expected.keys() <= seen.keys(), f"tensors this runner does not know: {expected.keys() - seen.keys()}"
     for key, value in expected.items():
-        close(key, seen[key], value, 1e-6 if key == "pe" else ATOL)
+        assert_close(seen[key], value, 1e-6 if key == "pe" else ATOL, key)
 
 
 @torch.no_grad()
@@ -72,8 +66,7 @@ def check_cached_step_trace(file: str, patch: pytest.MonkeyPatch) -> None:
     data, notes = tensors(file), metadata(file)
     model, num_steps = load_model(notes["config"]), notes["num_steps"]
     img, img_ids, txt, txt_ids, timesteps, vec = inputs_of(data)
-    heard, masses, seen = Recorder(), [], {}
-    heard.listen(patch)
+    masses, seen = [], {}
 
     def attend(*args: Tensor) -> tuple[Tensor, Tensor]:
         out, mass = attention_with_mass(*args)
@@ -82,11 +75,13 @@ def check_cached_step_trace(file: str, patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(engine, "attention_with_mass", attend)
     cache = Cache(flux_spec(model.params, img.shape[1], txt.shape[1]), toca_of(notes["cache"]), num_steps)
+    heard = Recorder(cache)
+    heard.listen(patch)
     for step, t in enumerate(timesteps):
-        with outputs_of(model, f"s{step}.single.{{}}.out", f"s{step}.double.{{}}.out") as found:
+        with streams_of(model, f"s{step}.single.{{}}.out", f"s{step}.double.{{}}.out") as found:
             output = model(img * (1 - 0.05 * step), img_ids, txt, txt_ids, t.expand(1), vec, torch.tensor([3.5]), cache=cache)
         seen |= found | {f"s{step}.output": output}
-        heard.look(cache, step)
+        heard.look()
         if any(key.startswith(f"s{step}.cache.") for key in data):
             stored = stored_outputs(cache, f"s{step}.cache")
     names = [f"s2.double.{layer}.attn_colmean" for layer in range(model.params.depth)]
@@ -97,14 +92,13 @@ def check_cached_step_trace(file: str, patch: pytest.MonkeyPatch) -> None:
         if match := re.fullmatch(r"s(\d+)\.(double|single)\.(\d+)\.(\w+)\.(score|indices|counter_before)", key):
             step, stream, layer, module, what = match.groups()
             stack, branch = MODULES[f"{stream}_stream", module]
-            found = dict(score=heard.scores, indices=heard.chosen, counter_before=heard.ages)[what][int(step), stack, int(layer), branch]
-            close(key, found, expected, 1e-5 if what == "score" else 0)
+            check_ranking(key, what, heard, (int(step), stack, int(layer), branch), expected)
         elif key.startswith("s2.cache."):
             ours = as_stored(model, key, expected, txt.shape[1])
             for rows, value in stored[key]:
-                close(key, value, ours if rows is None else gather(ours, rows), ATOL)
+                assert_close(value, ours if rows is None else gather(ours, rows), ATOL, key)
         elif not key.startswith("input."):
-            close(key, seen[key], expected, 1e-5 if "colmean" in key else ATOL)
+            assert_close(seen[key], expected, 1e-5 if "colmean" in key else ATOL, key)
 
 
 def stored_outputs(cache: Cache, prefix: str) -> dict[str, list[tuple[Tensor | None, Tensor]]]:
@@ -127,7 +121,7 @@ def as_stored(model: Flux, key: str, value: Tensor, txt_tokens: int) -> Tensor:
     if name != "attn":
         return value
     if stream == "single":
-        return linear_part(model.single_blocks[int(layer)].linear2, value, columns=slice(model.params.hidden_size))
+        return linear_part(model.single_blocks[int(layer)].linear2, value, inputs=slice(model.params.hidden_size))
     block = model.double_blocks[int(layer)]
     return torch.cat((block.txt_attn.proj(value[:, :txt_tokens]), block.img_attn.proj(value[:, txt_tokens:])), dim=1)
 

@@ -258,7 +258,6 @@ ERRORS = {
     "steps": (["--num_steps", "0"], "--num_steps must be at least 1"),
     "guidance": (["--guidance", "nan"], "--guidance must be a number"),
     "batch": (["--batch_size", "0"], "--batch_size must be at least 1"),
-    "cycle": (["--method", "toca", "--fresh_threshold", "0"], "interval must be at least 1"),
     "device": (["--device", "nonsense"], "no such kind of device"),
     "no gpu": (["--device", "cuda:77"], "CUDA devices"),
     "checkpoint": (["--ckpt", "./nowhere"], "--ckpt names ./nowhere.*huggingface.co/black-forest-labs/FLUX.1-schnell.*put it at"),

@@ -1,6 +1,6 @@
 """The prompts of VBench, one per line and in its order, from the list that its package brings.
 
-    python eval/vbench/prompts.py assets/texts/VBench/all_dimension.txt [VBench_full_info.json]
+Usage: python eval/vbench/prompts.py assets/texts/VBench/all_dimension.txt [VBench_full_info.json]
 """
 
 from __future__ import annotations

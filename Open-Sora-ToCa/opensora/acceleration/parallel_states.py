@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from opensora_spec import STDiT3Config
+from opensora.spec import STDiT3Config
 from toca.engine.token_shards import WHOLE, SequenceShards, Whole
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 CHUNK, LATENT_CHUNK = 17, 5  # frames that the autoencoder takes at a time, and the latent frames they become
 SPATIAL, TEMPORAL = 8, 4  # pixels and frames of a latent
+MOST_FRAMES = 16_384  # of a clip
 
 
 @cache
 def _tables() -> dict:
-    return json.loads(Path(__file__).with_name("resolutions.json").read_text())
+    return json.loads(Path(__file__).with_name("resolutions.json").read_text(encoding="utf-8"))
 
 
 def resolutions() -> list[str]:
@@ -61,3 +63,19 @@ def latent_frames(num_frames: int) -> int:
 def latent_size(num_frames: int, height: int, width: int) -> tuple[int, int, int]:
     """(T, H, W) of the latents of a clip; what is left of a side beyond a multiple of 8 pixels is lost."""
     return latent_frames(num_frames), height // SPATIAL, width // SPATIAL
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of every clip of a run, in frames and pixels."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}x{self.num_frames}"
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        return latent_size(self.num_frames, self.height, self.width)

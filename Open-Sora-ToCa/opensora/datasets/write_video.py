@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from toca.runs.files import atomic_path
+from toca.runs.pictures import to_uint8
 
 CODEC = "libx264"
 COMMENT = "comment"  # of a file's metadata: the settings, as JSON
@@ -29,9 +30,9 @@ def check_encoder() -> None:
         raise ValueError(f"the ffmpeg libraries of this PyAV have no {CODEC} encoder: pip install av brings ones that do")
 
 
-def to_uint8(clip: Tensor) -> Tensor:
+def frames_of(clip: Tensor) -> Tensor:
     """Pixels (3, T, H, W) in [-1, 1] as (T, H, W, 3) uint8 on the CPU."""
-    return ((clip.clamp(-1, 1) + 1) * 127.5 + 0.5).to(torch.uint8).permute(1, 2, 3, 0).cpu()
+    return torch.from_numpy(to_uint8(clip.transpose(0, 1)))
 
 
 def marked(frames: Tensor) -> Tensor:

@@ -264,7 +264,7 @@ def test_what_caches_nothing_changes_nothing(method):
 
 def test_rows_of_images_must_fill_the_batch():
     x, text, mask = inputs()
-    with Cache(model_spec(), METHOD, 2) as cache, pytest.raises(ValueError, match="an image has 2 rows, got a batch of 3"):
+    with Cache(model_spec(), METHOD, 2) as cache, pytest.raises(ValueError, match="an item has 2 rows, got a batch of 3"):
         MODEL(x[:3], text[:3], mask[:3], cache)
 
 

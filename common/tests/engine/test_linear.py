@@ -29,6 +29,6 @@ def test_some_outputs(linear, rows):
 @pytest.mark.parametrize("rows", [slice(None), slice(3, 7)])
 def test_parts_by_inputs_add_up_if_one_has_the_bias(linear, cut, rows):
     x = torch.randn(3, 6)
-    first = linear_part(linear, x[:, :cut], rows, columns=slice(cut))
-    second = linear_part(linear, x[:, cut:], rows, columns=slice(cut, None), bias=False)
+    first = linear_part(linear, x[:, :cut], rows, inputs=slice(cut))
+    second = linear_part(linear, x[:, cut:], rows, inputs=slice(cut, None), bias=False)
     torch.testing.assert_close(first + second, whole(linear, x)[:, rows])

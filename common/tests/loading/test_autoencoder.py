@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from toca.loading.autoencoder import LATENT_SCALE, decoder, load_autoencoder
 from toca.runs.pictures import to_uint8
@@ -27,6 +28,25 @@ def test_another_autoencoder_or_none_is_refused(tmp_path: Path) -> None:
         load_autoencoder(str(tmp_path / "nowhere"), CPU, "get one there")
     with pytest.raises(ValueError, match="4 latent channels and stride 2; the model is made for 4 and 8"):
         load_autoencoder(save_vae(tmp_path, blocks=2), CPU, "")
+
+
+def test_a_damaged_autoencoder_is_refused(tmp_path: Path) -> None:
+    path = Path(save_vae(tmp_path)) / "diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    for changed, problem in (
+        (
+            {key: value for key, value in state.items() if key != "decoder.conv_out.bias"},
+            r"lacks 1 of its tensors, first decoder.conv_out.bias",
+        ),
+        ({**state, "decoder.conv_out.bias": torch.full((3,), torch.nan)}, "the tensor decoder.conv_out.bias holds NaN"),
+        ({**state, "decoder.conv_out.bias": torch.ones(5)}, "no VAE .*get one there"),
+    ):
+        save_file(changed, path, metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=problem):
+            load_autoencoder(str(tmp_path), CPU, "get one there")
+    path.write_bytes(b"\x10")
+    with pytest.raises(ValueError, match=r"no VAE .*: get one there \("):
+        load_autoencoder(str(tmp_path), CPU, "get one there")
 
 
 def test_pixels_are_rounded_as_published() -> None:

@@ -192,3 +192,16 @@ def test_a_damaged_manifest_is_named(tmp_path, content, message):
     (tmp_path / MANIFEST).write_text(content)
     with pytest.raises(ValueError, match=f"{MANIFEST} is.*{message}"):
         run(tmp_path)
+
+
+def test_a_folder_whose_outputs_say_themselves_what_made_them(tmp_path):
+    """Nothing but outputs stays, whatever else is there, and still one run at a time."""
+    folder = tmp_path / "s"
+    run(folder, settings={"seed": 0})
+    before = (folder / MANIFEST).read_text()
+    with RunFolder(folder, None), pytest.raises(ValueError, match="another run is at work in"), RunFolder(folder, None):
+        pass
+    (folder / MANIFEST).unlink()
+    with RunFolder(folder, None):
+        assert not (folder / MANIFEST).exists()
+    assert before and all(path.suffix == ".png" for path in folder.iterdir())

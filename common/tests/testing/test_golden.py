@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from toca.testing.golden import find
+from toca.testing.golden import assert_close, find
 
 
 def cases(folder: Path) -> Path:
@@ -42,3 +42,15 @@ def test_what_files_hold(tests: Path) -> None:
     golden = find("model", tests)
     assert golden.json("cases.json") == [1] and golden.metadata("a.safetensors") == {"note": "7"}
     assert golden.tensors("a.safetensors")["x"].tolist() == [0, 1, 2]
+
+
+def test_closeness_is_measured_by_the_scale_of_the_reference() -> None:
+    reference = torch.tensor([0.0, 1.0, -300.0])
+    assert_close(reference + 0.002, reference, 1e-5)
+    with pytest.raises(AssertionError, match=r"latents: (.|\n)*0\.003"):
+        assert_close(reference + 0.004, reference, 1e-5, "latents")
+    with pytest.raises(AssertionError):
+        assert_close(reference / 1000 + 0.002, reference / 1000, 1e-5)
+    assert_close(torch.tensor([1, 2]), torch.tensor([1.0, 2.0]))
+    with pytest.raises(AssertionError):
+        assert_close(reference + 1e-6, reference)

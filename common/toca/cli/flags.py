@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
@@ -99,10 +99,27 @@ def add_method_flags(
         if flag.type is bool:
             add(flag.name, flag.default, flag.help, action="store_true")
         else:
-            add(flag.name, flag.default, flag.help, type=flag.type, choices=flag.choices and flag.choices(spec))
+            ranged = {int: whole, float: number}.get(flag.type)
+            kind = ranged(flag.least, flag.most) if ranged else flag.type
+            add(flag.name, flag.default, flag.help, type=kind, choices=flag.choices and flag.choices(spec))
     return group
 
 
 def method_from(args: argparse.Namespace) -> Method:
     """The caching method of the flags. Raises ValueError on settings that make no sense."""
     return METHODS[args.method].from_flags(vars(args))
+
+
+def check_used(parser: argparse.ArgumentParser, args: argparse.Namespace, argv: Sequence[str] | None = None) -> None:
+    """Refuse settings that were given on the command line and that the method does not have: they would change nothing.
+
+    args: what `parser` made of argv. Settings of a preset are no matter: a method takes those it has.
+    """
+    own = {flag.name for flag in METHODS[args.method].flags}
+    unset = object()
+    given = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), unset)))
+    for flag in {flag.name: flag for method in METHODS.values() for flag in method.flags}.values():
+        if flag.name not in own and getattr(given, flag.name, unset) is not unset:
+            option = next(option for action in parser._actions if action.dest == flag.name for option in action.option_strings)
+            methods = ", ".join(method.name for method in METHODS.values() if flag in method.flags)
+            parser.error(f"argument {option}: --method {args.method} has no such setting; it is of {methods}")

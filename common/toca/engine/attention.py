@@ -33,7 +33,7 @@ def attention_with_entropy(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None 
     """Attention output (R, H, N, d), and for every query the entropy (R, N) of the attention it pays, in float32.
 
     With a the head-averaged attention of a query over the L keys that take part, and p = a / parts: H = -parts sum_j p_j ln(p_j + 1e-7).
-    An image of several rows attends to as many texts, which share its attention: the mean over its rows is the entropy of all of it.
+    An item of several rows attends to as many texts, which share its attention: the mean over its rows is the entropy of all of it.
     Rows and queries are worked on in tiles of the map, no more than one at a time. For few keys, such as a text's.
     """
     rows, heads, n, d = q.shape

@@ -131,7 +131,15 @@ class UncachedLayer(Branches):
         check_branch_names(branches)
         super().__init__(dict.fromkeys(branches, _all_tokens))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **for_scores: Callable[[], Tensor] | None) -> Tensor:
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        keys: Callable[[], Tensor] | None = None,
+        values: Callable[[], Tensor] | None = None,
+    ) -> Tensor:
         return attention(q, k, v, mask)
 
     def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
@@ -262,7 +270,8 @@ class BranchCache:
         if batch := reader.packed_with(self.layer.index):
             for layer in batch.layers:
                 slot = self.layer.peers[layer].branches[self.branch.name].slot
-                slot.pack([reader.ranked[step][layer] for step in batch.steps])
+                if isinstance(slot, Last):
+                    slot.pack([chosen for step in batch.steps if (chosen := reader.ranked[step][layer]) is not None])
 
 
 class CachedLayer(Branches):
@@ -275,7 +284,7 @@ class CachedLayer(Branches):
         self.cache, self.stack, self.peers, self.index = cache, stack, peers, len(peers)
         self.running: BranchCache | None = None
         self.observers = {b.name: [s for s in selectors.values() if s.scorer == b.name] for b in stack.branches}  # of its attention
-        super().__init__({b.name: BranchCache(self, b, selectors.get(b.name), selectors.get(b.feeds)) for b in stack.branches})
+        super().__init__({b.name: BranchCache(self, b, selectors.get(b.name), selectors.get(b.feeds or "")) for b in stack.branches})
 
     def attend(
         self,
@@ -287,8 +296,7 @@ class CachedLayer(Branches):
         values: Callable[[], Tensor] | None = None,
     ) -> Tensor:
         running = self.running
-        observers = self.observers[running.branch.name] if running and running.action.score else ()
-        if not observers:
+        if running is None or not running.action.score or not (observers := self.observers[running.branch.name]):
             return attention(q, k, v, mask)
         observes = observers[0].score.observes
         if observes == "mass":
@@ -318,7 +326,7 @@ class Cache:
         with Cache(spec, ToCa(interval=3), num_steps=50) as cache:
             ...  # 50 calls model(x, t, y, cache=cache)
 
-    seeds: one per image, for scores that draw (rows beyond them repeat, so that both guidance halves draw alike).
+    seeds: one per item, for scores that draw (rows beyond them repeat, so that both guidance halves draw alike).
     uniform: replaces those draws, (step, layers) -> (layers, R, N); by (stack, branch), or the branch's name, where there are several.
     modulation_budget: bytes that precomputed modulations of all stacks may take together.
     once_budget: bytes for what all layers compute once, which they otherwise compute whenever they need it.
@@ -455,7 +463,7 @@ class Cache:
         """Make what the first x decides the shape of."""
         rows = x.shape[0]
         if rows % self.spec.coupled_rows:
-            raise ValueError(f"the spec says an image has {self.spec.coupled_rows} rows, got a batch of {rows}")
+            raise ValueError(f"the spec says an item has {self.spec.coupled_rows} rows, got a batch of {rows}")
         seeds = self._seeds_of_rows(rows)
         self._shape = x.shape
         self.layers_keep = layers_once(self.spec, rows, x.element_size()) <= self._once_budget
@@ -465,7 +473,8 @@ class Cache:
         for stack in self.spec.stacks:
             selectors = self._selectors_of(stack, ranking, rows, x.device)
             self._selectors += selectors.values()
-            self._layers[stack.name] = layers = []
+            layers: list[CachedLayer] = []
+            self._layers[stack.name] = layers
             for _ in range(stack.depth):
                 layers.append(CachedLayer(self, stack, layers, selectors))
 

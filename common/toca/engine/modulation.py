@@ -20,18 +20,18 @@ def all_chunks(linears: Linears, activated: Tensor) -> list[Tensor]:
     return [chunk for linear in linears for chunk in linear(activated).unsqueeze(1).split(activated.shape[-1], dim=-1)]
 
 
-def some_chunks(linears: Linears, activated: Tensor, needed: tuple[int, ...]) -> list[Tensor | None]:
+def some_chunks(linears: Linears, activated: Tensor, needed: tuple[int, ...]) -> Sequence[Tensor | None]:
     """The same; chunks not needed are None and not computed."""
-    chunks = list(_chunk_rows(linears, activated.shape[-1]))
+    chunks = list(_chunk_outputs(linears, activated.shape[-1]))
     if len(needed) == len(chunks):
         return all_chunks(linears, activated)
     return [
-        linear_part(linear, activated, rows).unsqueeze(1) if chunk in needed else None for chunk, (linear, rows) in enumerate(chunks)
+        linear_part(linear, activated, outputs).unsqueeze(1) if chunk in needed else None for chunk, (linear, outputs) in enumerate(chunks)
     ]
 
 
-def _chunk_rows(linears: Linears, width: int) -> Iterator[tuple[nn.Linear, slice]]:
-    """Where every chunk comes from: a linear and its output rows."""
+def _chunk_outputs(linears: Linears, width: int) -> Iterator[tuple[nn.Linear, slice]]:
+    """Where every chunk comes from: a linear and some of its outputs."""
     for linear in [linears] if isinstance(linears, nn.Linear) else linears:
         for start in range(0, linear.out_features, width):
             yield linear, slice(start, start + width)
@@ -44,17 +44,17 @@ class ModulationTable:
         """linears: those of every layer. activated: (S, U, D), SiLU of the conditioning of every step and distinct row; row_of: (R,) the
         distinct row of each row."""
         width = stack.modulation[1]
-        self._tables: list[list[Tensor | None]] = []
+        self._tables: list[list[Tensor]] = []
         self._places: list[list[dict[int, int]]] = []
         gathered: dict[tuple[int, ...], Tensor] = {}
         for layer, some in enumerate(linears):
             needed = [chunks_needed(plan, stack, step, layer) for step in range(plan.num_steps)]
             tables, places = [], []
-            for chunk, (linear, rows) in enumerate(_chunk_rows(some, width)):
+            for chunk, (linear, outputs) in enumerate(_chunk_outputs(some, width)):
                 steps = tuple(step for step, read in enumerate(needed) if chunk in read)
                 if steps not in gathered:
                     gathered[steps] = activated[list(steps)]  # (S', U, D)
-                value = linear_part(linear, gathered[steps], rows)
+                value = linear_part(linear, gathered[steps], outputs)
                 tables.append(value[:, row_of].unsqueeze(2))  # (S', R, 1, D)
                 places.append({step: place for place, step in enumerate(steps)})
             self._tables.append(tables)

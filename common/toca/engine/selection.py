@@ -18,9 +18,7 @@ from toca.planning.spec import Branch, Stack
 Uniform = Callable[[int, range], Tensor]  # (step, layers) -> (layers, R, N) draws in [0, 1)
 
 
-def spatial_bonus(
-    score: Tensor, grid: tuple[int, int], block: int, bonus: float, upstream_exact: bool = False, frames: int = 1
-) -> Tensor:
+def spatial_bonus(score: Tensor, grid: tuple[int, int], block: int, bonus: float, upstream_exact: bool = False, frames: int = 1) -> Tensor:
     """s4: in every cell of the grid, block x block tokens over some frames, the best token's score S becomes S + bonus |S| (upstream:
     S + bonus S).
 
@@ -40,9 +38,10 @@ def spatial_bonus(
 def softmax_bonus(score: Tensor, grid: tuple[int, int], block: int, bonus: float) -> Tensor:
     """s4 as published for video: the bonus goes to the softmax of every frame's scores, zeros at the borders making cells whole."""
     h, w = grid
-    padded = F.pad(score.unflatten(-1, (-1, h, w)), (0, -w % block, 0, -h % block))
-    share = spatial_bonus(padded.flatten(-2).softmax(dim=-1), padded.shape[-2:], block, bonus)
-    return share.unflatten(-1, padded.shape[-2:])[..., :h, :w].flatten(-3)
+    whole = h + -h % block, w + -w % block
+    padded = F.pad(score.unflatten(-1, (-1, h, w)), (0, whole[1] - w, 0, whole[0] - h))
+    share = spatial_bonus(padded.flatten(-2).softmax(dim=-1), whole, block, bonus)
+    return share.unflatten(-1, whole)[..., :h, :w].flatten(-3)
 
 
 def hashed_uniform(seeds: Tensor, tokens: int) -> Uniform:
@@ -50,6 +49,7 @@ def hashed_uniform(seeds: Tensor, tokens: int) -> Uniform:
 
     seeds: (R,) int64. The mixing function is splitmix64's.
     """
+
     def mix(x: Tensor) -> Tensor:
         for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
             x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
@@ -173,24 +173,24 @@ class Selector:
         """
         if base is None and self.score.from_attention:
             base = self.base[layers.start : layers.stop]
-        if self.score.scale:
+        if self.score.scale and base is not None:
             base = self.score.scale(base)
-        if self.score.random:
+        if self.score.random and self.uniform:
             draw = self.score.random * self.uniform(step, layers)[:, : self.distinct]
             base = draw if base is None else base + draw
         if base is None:
             return age.float()
         score = base + self.ranking.age_weight * age if self.ranking.age_weight else base
         if self.ranking.block and self.branch.grid:
-            score = self._with_bonus(score, self.ranking)
+            score = self._with_bonus(score, self.branch.grid, self.ranking)
         if self.ranking.overdue:
             score = torch.where(age + 1 >= self.ranking.overdue, score + 1e4 * (age + 1), score)
         return score
 
-    def _with_bonus(self, score: Tensor, ranking: Ranking) -> Tensor:
+    def _with_bonus(self, score: Tensor, grid: tuple[int, int], ranking: Ranking) -> Tensor:
         if ranking.softmax:
-            return softmax_bonus(score, self.branch.grid, ranking.block, ranking.bonus)
-        return spatial_bonus(score, self.branch.grid, ranking.block, ranking.bonus, ranking.upstream_exact, ranking.frames)
+            return softmax_bonus(score, grid, ranking.block, ranking.bonus)
+        return spatial_bonus(score, grid, ranking.block, ranking.bonus, ranking.upstream_exact, ranking.frames)
 
     def _rank_waiting(self, layer: int, base: Tensor | None = None) -> None:
         for batch in self.batches[self.step]:

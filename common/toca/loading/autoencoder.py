@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from toca.loading.pretrained import from_disk_or_hub
+from toca.loading.weights import check_tensors, plain_reason
 
 Encoder = Decoder = Callable[[Tensor], Tensor]
 PUBLISHED = {name: f"stabilityai/sd-vae-ft-{name}" for name in ("ema", "mse")}
@@ -19,14 +20,19 @@ DECODE_BATCH = 8
 def load_autoencoder(source: str, device: torch.device, advice: str) -> torch.nn.Module:
     """diffusers' AutoencoderKL from a folder or by its hub name, in float32.
 
-    advice: where to get one, for the ValueError if there is none. Raises ValueError too if it does not fit.
+    advice: where to get one, for the ValueError if there is none. Raises ValueError too if it does not fit, is damaged or lacks tensors.
     """
     from diffusers import AutoencoderKL
 
     try:
-        vae = from_disk_or_hub(AutoencoderKL, source, low_cpu_mem_usage=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"no VAE {source}: {advice} ({str(error).splitlines()[0]})") from error
+        vae, info = from_disk_or_hub(AutoencoderKL, source, low_cpu_mem_usage=False, output_loading_info=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of a missing folder, a damaged file, or a configuration that does not go with it
+        raise ValueError(f"no VAE {source}: {advice} ({plain_reason(error)})") from error
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"VAE {source} lacks {len(missing)} of its tensors, first {missing[0]}: {advice}")
+    check_tensors(vae.state_dict(), str(source))
     stride, channels = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
     if (stride, channels) != (STRIDE, CHANNELS):
         raise ValueError(f"VAE {source} has {channels} latent channels and stride {stride}; the model is made for {CHANNELS} and {STRIDE}")

@@ -20,16 +20,16 @@ class DuCa(ToCa):
     label = "DuCa"
     ratio: float = 0.05
 
-    def _row(self, spec: ModelSpec, num_steps: int, step: int, phases: Mapping[int, Sequence[Phase]]) -> dict[Site, Action]:
-        row = super()._row(spec, num_steps, step, phases)
+    def _actions(self, spec: ModelSpec, num_steps: int, step: int, phases: Mapping[int, Sequence[Phase]]) -> dict[Site, Action]:
+        actions = super()._actions(spec, num_steps, step, phases)
         first = self._skips(spec, {length: some[step].first for length, some in phases.items()})
         rest = self._skips(spec, {length: some[step].rest for length, some in phases.items()})
         for site in spec.sites():
             if first if site[:2] == (spec.stacks[0].name, 0) else rest:
-                row[site] = Action(Kind.SKIP)
+                actions[site] = Action(Kind.SKIP)
         if rest:
-            row[HIDDEN] = Action(Kind.REUSE)
-        return row
+            actions[HIDDEN] = Action(Kind.REUSE)
+        return actions
 
     def _skips(self, spec: ModelSpec, places: Mapping[int, int]) -> bool:
         """Whether a layer is skipped; places: its place in the cycles of every length."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toca.planning.method import Method, check_positive
-from toca.planning.plan import Plan, finish, full_row
+from toca.planning.plan import Plan, finish, full_step
 from toca.planning.spec import ModelSpec
 
 
@@ -15,4 +15,4 @@ class NoCaching(Method):
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         check_positive(num_steps=num_steps)
-        return finish(spec, [full_row(spec)] * num_steps)
+        return finish(spec, [full_step(spec)] * num_steps)

@@ -4,24 +4,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toca.planning.method import CYCLE_LENGTH, Flag, Method, check_positive
+from toca.planning.method import CYCLE_LENGTH, Flag, M, Method, check_positive
 from toca.planning.plan import Action, Kind, Plan, finish
 from toca.planning.spec import HIDDEN, ModelSpec, Site
 
 
 @dataclass(frozen=True)
 class TaylorSeer(Method):
-    """TaylorSeer (arXiv 2503.06923): between full steps every branch is forecast by a Taylor series of up to `order` differences."""
+    """TaylorSeer (arXiv 2503.06923): between full steps every branch is forecast by a Taylor series of up to `order` differences.
+
+    interval: cycle length N, in steps.
+    order: of the highest difference.
+    """
 
     name = "taylorseer"
     label = "Taylor"
-    flags = (CYCLE_LENGTH, Flag("max_order", "order", "order of taylorseer's differences", 1, int))
+    flags = (CYCLE_LENGTH, Flag("max_order", "order", "order of taylorseer's differences", 1, int, least=0, most=100))
     forecasts = True
     interval: int = 4
     order: int = 4
 
     @classmethod
-    def from_flags(cls, given: Mapping[str, Any]) -> TaylorSeer:
+    def from_flags(cls: type[M], given: Mapping[str, Any]) -> M:
         """Its cycle is `interval` where a fork has that flag, as upstream's DiT."""
         return super().from_flags({**given, "fresh_threshold": given.get("interval", given["fresh_threshold"])})
 
@@ -29,14 +33,14 @@ class TaylorSeer(Method):
         check_positive(interval=self.interval, num_steps=num_steps)
         if self.order < 0:
             raise ValueError(f"order must be at least 0, got {self.order}")
-        return finish(spec, self._rows(spec, num_steps), history=True)
+        return finish(spec, self._steps(spec, num_steps), history=True)
 
-    def _rows(self, spec: ModelSpec, num_steps: int) -> Iterator[dict[Site, Action]]:
+    def _steps(self, spec: ModelSpec, num_steps: int) -> Iterator[dict[Site, Action]]:
         cycle = spec.cycle(self.name)
-        last, order = None, 0
+        last = order = 0
         for step, phase in enumerate(cycle.phases(self.interval, num_steps, spec.counts_down)):
             if phase.first == 0:
-                gap = step - last if last is not None and step > cycle.lead - 2 else 0
+                gap = step - last if step > max(0, cycle.lead - 2) else 0  # by then there is one full step to differ from
                 order = min(self.order, order + 1) if gap else 0
                 actions = {site: Action(Kind.FULL, spec.branch(site).tokens, gap, order) for site in spec.sites()}
                 last = step

@@ -25,30 +25,38 @@ def _scored_by_text(spec: ModelSpec) -> bool:
 class ToCa(Method):
     """ToCa (ICLR 2025): between full steps attention is reused, and token-wise branches refresh their most important tokens.
 
-    interval: base cycle length N. ratio: base share of refreshed tokens, scaled by `ratio_schedule` over steps, layers, branches; at 0
-    nothing is refreshed between full steps (FORA), at 1 everything, attention too: every step is full.
-    score: what rates a token; soft_fresh_weight: weight of its staleness (s3). bonus: of the best token of a cell (s4), None for the
-    model's own. force_fresh: "global", full steps in a cycle; "local", only the leading steps full, tokens left out `interval` times
-    go first, and so many are refreshed that none stays out twice as long; "none", only the leading steps full, no staleness.
-    frozen: tokens are rated at full steps alone, also where cross-attention could rate those it refreshes in between.
-    bucket: round token counts up to a multiple. upstream_exact: reproduce the published code, accidents included.
+    interval: base cycle length N, in steps.
+    ratio: base share of refreshed tokens. At 0 nothing is refreshed between full steps (FORA); at 1 everything, attention too: every step
+        is full.
+    ratio_schedule: name of what scales the ratio over steps, layers and branches.
+    score: name of what scores a token.
+    soft_fresh_weight: weight of a token's staleness in its score (s3).
+    force_fresh: when all tokens are refreshed.
+        global: full steps recur every `interval`.
+        local: only the first steps are full; any token older than `interval` steps is refreshed first, and enough are refreshed that none
+            gets older than 2 x interval.
+        none: only the first steps are full, ages are ignored.
+    bonus: share of its score that the best token of a cell gets on top (s4); None: the model's own.
+    frozen: tokens are scored at full steps alone, also where cross-attention could score those it refreshes in between.
+    bucket: token counts are rounded up to a multiple of it.
+    upstream_exact: reproduce the published code, accidents included.
     """
 
     name = "toca"
     label = "ToCa"
     flags = (
         CYCLE_LENGTH,
-        Flag("fresh_ratio", "ratio", "base share of tokens refreshed at a cached step; 0 is FORA", type=float),
-        Flag("cache_type", "score", "what rates a token", "attention", choices=lambda spec: tuple(SCORES)),
+        Flag("fresh_ratio", "ratio", "base share of tokens refreshed at a cached step; 0 is FORA", type=float, least=0),
+        Flag("cache_type", "score", "what scores a token", "attention", choices=lambda spec: tuple(SCORES)),
         Flag("ratio_scheduler", "ratio_schedule", "over steps, layers and branches", "ToCa", choices=_schedules),
         Flag("force_fresh", "force_fresh", "when all tokens are refreshed", "global", choices=lambda spec: FORCE_FRESH),
-        Flag("soft_fresh_weight", "soft_fresh_weight", "weight of a token's staleness in its score", 0.25, float),
-        Flag("token_bucket", "bucket", "round token counts up to a multiple: fewer shapes to compile", 1, int, in_name=False),
+        Flag("soft_fresh_weight", "soft_fresh_weight", "weight of a token's staleness in its score", 0.25, float, least=0),
+        Flag("token_bucket", "bucket", "round token counts up to a multiple: fewer shapes to compile", 1, int, most=2**20, in_name=False),
         Flag("upstream_exact", "upstream_exact", "reproduce the published code's steps, accidents included", False, bool, in_name=False),
         Flag(
             "frozen_scores",
             "frozen",
-            "rate tokens at full steps alone, not whenever they are refreshed",
+            "score tokens at full steps alone, not whenever they are refreshed",
             False,
             bool,
             applies=_scored_by_text,
@@ -80,8 +88,8 @@ class ToCa(Method):
         spec.ratio_schedule(self.ratio_schedule)
         lengths = {branch.cycle_length(self.interval) for stack in spec.stacks for branch in stack.branches}
         phases = {length: self._phases(spec, num_steps, length) for length in lengths}
-        rows = [self._row(spec, num_steps, step, phases) for step in range(num_steps)]
-        return finish(spec, rows, observes=self.ranking(spec).rule.observes, frozen=self.frozen)
+        steps = [self._actions(spec, num_steps, step, phases) for step in range(num_steps)]
+        return finish(spec, steps, observes=self.ranking(spec).rule.observes, frozen=self.frozen)
 
     def ranking(self, spec: ModelSpec) -> Ranking:
         spatial = spec.spatial.get(self.name, Spatial(0, 0.0))
@@ -106,9 +114,9 @@ class ToCa(Method):
             return [Phase(place, place) for place in places]
         return cycle.phases(length, num_steps, spec.counts_down, per_layer=self.upstream_exact)
 
-    def _row(self, spec: ModelSpec, num_steps: int, step: int, phases: Mapping[int, Sequence[Phase]]) -> dict[Site, Action]:
+    def _actions(self, spec: ModelSpec, num_steps: int, step: int, phases: Mapping[int, Sequence[Phase]]) -> dict[Site, Action]:
         index = num_steps - 1 - step if spec.counts_down else step
-        row: dict[Site, Action] = {HIDDEN: Action(Kind.FULL)}
+        actions: dict[Site, Action] = {HIDDEN: Action(Kind.FULL)}
         for at, stack in enumerate(spec.stacks):
             for layer in range(stack.depth):
                 for branch in stack.branches:
@@ -118,8 +126,8 @@ class ToCa(Method):
                     else:
                         tokens = self._tokens(spec, stack, branch, layer, index, num_steps)
                         action = Action(Kind.PARTIAL, tokens) if tokens else Action(Kind.REUSE)
-                    row[stack.name, layer, branch.name] = action
-        return row
+                    actions[stack.name, layer, branch.name] = action
+        return actions
 
     def _tokens(self, spec: ModelSpec, stack: Stack, branch: Branch, layer: int, index: int, num_steps: int) -> int:
         if not branch.tokenwise:

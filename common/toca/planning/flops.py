@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from toca.planning.plan import Kind, Plan, Row, chunks_needed, full_row, running_layers
+from toca.planning.plan import Actions, Kind, Plan, chunks_needed, full_step, running_layers
 from toca.planning.spec import COUNTERS, Cost, ModelSpec, Stack
 
 T = TypeVar("T")
 
 
-def step_flops(spec: ModelSpec, row: Row, counter: str = "matmul") -> int:
+def step_flops(spec: ModelSpec, actions: Actions, counter: str = "matmul") -> int:
     """FLOPs of one batch row at one step of a plan.
 
-    counter "matmul": two per multiply-add of every matrix product, with the whole modulation of every layer that runs, as published code
-    computes it. "upstream": what the published code counts (its own weights, no embeddings). "executed": as "matmul", but for what a spec
-    says that we compute in another way. A spec may know more of them. Raises ValueError on another name.
+    counter: what is counted; a spec may know more than these three.
+        matmul: two per multiply-add of every matrix product, with the whole modulation of every layer that runs, as published code has it.
+        upstream: what the published code counts (its own weights, no embeddings).
+        executed: as matmul, but for what a spec says that we compute in another way.
+    Raises ValueError on an unknown counter.
     """
     if counter not in (known := {**dict.fromkeys(COUNTERS), **spec.forward_cost}):
         raise ValueError(f"unknown FLOPs counter {counter!r}: choose from {', '.join(known)}")
-    return _counted(spec.forward_cost, counter, 0) + sum(stack_flops(stack, row, counter) for stack in spec.stacks)
+    return _counted(spec.forward_cost, counter, 0) + sum(stack_flops(stack, actions, counter) for stack in spec.stacks)
 
 
-def stack_flops(stack: Stack, row: Row, counter: str = "matmul") -> int:
+def stack_flops(stack: Stack, actions: Actions, counter: str = "matmul") -> int:
     """FLOPs of one batch row in the layers of a stack."""
-    return sum(_layer(stack, layer, row, counter) for layer in running_layers(row, stack))
+    return sum(_layer(stack, layer, actions, counter) for layer in running_layers(actions, stack))
 
 
 def _counted(costs: Mapping[str, T], counter: str, default: T) -> T:
@@ -33,24 +35,23 @@ def _counted(costs: Mapping[str, T], counter: str, default: T) -> T:
     return costs.get(counter, costs.get("matmul", default) if counter == "executed" else default)
 
 
-def _layer(stack: Stack, layer: int, row: Row, counter: str) -> int:
-    actions = [(branch, row[stack.name, layer, branch.name]) for branch in stack.branches]
-    costs = [(_counted(branch.cost, counter, Cost()), action) for branch, action in actions]
+def _layer(stack: Stack, layer: int, actions: Actions, counter: str) -> int:
+    costs = [(_counted(branch.cost, counter, Cost()), actions[stack.name, layer, branch.name]) for branch in stack.branches]
     flops = _counted(stack.layer_cost, counter, 0) + sum(cost(action.tokens) for cost, action in costs if action.computes)
     flops += sum(cost.reuse for cost, action in costs if action.kind is Kind.REUSE)
-    forecast = all(action.kind in (Kind.FORECAST, Kind.SKIP) for _, action in actions)
+    forecast = all(action.kind in (Kind.FORECAST, Kind.SKIP) for _, action in costs)
     return flops if forecast else flops + _counted(stack.norm_cost, counter, 0)
 
 
 def total_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
-    """FLOPs of a whole run for `rows` batch rows: 2 for one image with guidance, the convention of the published tables."""
-    return rows * (_counted(plan.spec.run_cost, counter, 0) + sum(step_flops(plan.spec, row, counter) for row in plan.steps))
+    """FLOPs of a whole run for `rows` batch rows: 2 for one item with guidance, the convention of the published tables."""
+    return rows * (_counted(plan.spec.run_cost, counter, 0) + sum(step_flops(plan.spec, actions, counter) for actions in plan.steps))
 
 
 def rounded_tflops(plan: Plan, counter: str = "upstream", rows: int = 1) -> float:
     """TFLOPs of a whole run as some published tables have them: every step rounded before the sum, to two decimals of the largest of the
     published units that it reaches (`PublishedCode.printed_units`)."""
-    steps = [rows * step_flops(plan.spec, row, counter) for row in plan.steps]
+    steps = [rows * step_flops(plan.spec, actions, counter) for actions in plan.steps]
     printed = plan.spec.published.printed_units
     units = [next((unit for unit in printed if flops >= unit), printed[-1]) for flops in steps]
     return round(sum(round(flops / unit, 2) * unit for flops, unit in zip(steps, units, strict=True)) / 1e12, 2)
@@ -71,7 +72,7 @@ def executed_flops(plan: Plan, rows: int = 2) -> int:
 
 def uncached_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
     """FLOPs of the same run without caching."""
-    return plan.num_steps * total_flops(Plan(plan.spec, (full_row(plan.spec),)), counter, rows)
+    return plan.num_steps * total_flops(Plan(plan.spec, (full_step(plan.spec),)), counter, rows)
 
 
 def speedup(plan: Plan, counter: str = "matmul") -> float:

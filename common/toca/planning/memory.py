@@ -75,23 +75,24 @@ def predict(
         Held(
             outputs=outputs[step],
             inputs=inputs[step],
-            hidden=hidden if row[HIDDEN].keep else 0,
+            hidden=hidden if actions[HIDDEN].keep else 0,
             ranking=seeds + sum(held[step] for held in selectors),
             modulation=modulation,
             once=once,
         )
-        for step, row in enumerate(plan.steps)
+        for step, actions in enumerate(plan.steps)
     ]
 
 
 def attention_maps(plan: Plan, method: Method, rows: int, element_size: int) -> int:
     """Bytes of the head-averaged attention map of every layer, which the published code keeps where we keep a number per token."""
     ranking = method.ranking(plan.spec)
-    observes = ranking.rule.observes if ranking and plan.spec.published.keeps_maps else None
-    total = 0
+    if ranking is None or not plan.spec.published.keeps_maps:
+        return 0
+    observes, total = ranking.rule.observes, 0
     for stack in plan.spec.stacks:
-        scorers = {branch.scorer(observes) for branch in stack.branches if branch.tokenwise} - {None}
-        for scorer in map(stack.branch, scorers):
+        names = {branch.scorer(observes) for branch in stack.branches if branch.tokenwise}
+        for scorer in (branch for branch in stack.branches if branch.name in names):
             keys = {"mass": scorer.tokens, "entropy": plan.spec.published.map_keys.get(scorer.name, 0)}.get(observes, 0)
             total += stack.depth * rows * scorer.tokens * keys * element_size
     return total
@@ -120,9 +121,9 @@ def _tables(plan: Plan, bytes_per_element: int, budget: int) -> Iterator[int]:
 def _stored(plan: Plan, sizes: Mapping[Site, int], packed: Mapping[tuple[int, Site], Reads], forecasts: bool) -> list[int]:
     """Bytes of all slots after every step; sizes: of one whole tensor of a site. packed: `Timeline.packed`."""
     held, reads, totals = dict.fromkeys(sizes, 0), dict.fromkeys(sizes, NO_READS), []
-    for step, row in enumerate(plan.steps):
+    for step, actions in enumerate(plan.steps):
         for site in plan.running_sites(step):
-            action = row[site]
+            action = actions[site]
             if site not in sizes:
                 continue
             if action.kind is Kind.FULL:

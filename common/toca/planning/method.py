@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from toca.planning.plan import Plan
 from toca.planning.scores import ALL_SCORES, Score
 from toca.planning.spec import ModelSpec
+
+M = TypeVar("M", bound="Method")
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Flag:
     help: one line.
     default: where a fork has no other.
     type: makes a value of a text; `bool` for a switch.
+    least, most: of a number.
     choices: what it may be, given a spec of the model; None: anything.
     applies: whether a model, by its spec, has any use for it.
     in_name: whether a folder's name tells runs apart by it.
@@ -30,6 +33,8 @@ class Flag:
     help: str
     default: Any = None
     type: Callable[[str], Any] = str
+    least: float = 1
+    most: float = 1000
     choices: Callable[[ModelSpec], tuple[str, ...]] | None = None
     applies: Callable[[ModelSpec], bool] = lambda spec: True
     in_name: bool = True
@@ -85,7 +90,7 @@ class Method:
     forecasts: ClassVar[bool] = False
 
     @classmethod
-    def from_flags(cls, given: Mapping[str, Any]) -> Method:
+    def from_flags(cls: type[M], given: Mapping[str, Any]) -> M:
         """The method that flags stand for, by their names; those a fork lacks keep the field's default. Raises ValueError."""
         return cls(**{flag.field: given[flag.name] for flag in cls.flags if flag.name in given})
 

@@ -27,7 +27,7 @@ class Action:
     gap: steps since the last full step; 0 at a full step means: forget the history.
     order: how many differences are stored (full) or used (forecast).
     keep: store the result, a later step reads it.
-    score: attention here must also rate tokens, because a later choice goes by it. At a partial step: those refreshed alone.
+    score: attention here must also score tokens, because a later choice goes by it. At a partial step: those refreshed alone.
     """
 
     kind: Kind
@@ -46,15 +46,15 @@ class Action:
         return self.kind is Kind.PARTIAL and 0 < self.tokens < tokens
 
 
-Row = Mapping[Site, Action]
+Actions = Mapping[Site, Action]  # of one step
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`steps[e][site]`: the action of a site at step e, in execution order. Sites absent from a row run uncached."""
+    """`steps[e][site]`: the action of a site at step e, in execution order; of every site of the spec, and `HIDDEN`."""
 
     spec: ModelSpec
-    steps: tuple[Row, ...]
+    steps: tuple[Actions, ...]
 
     @property
     def num_steps(self) -> int:
@@ -63,7 +63,7 @@ class Plan:
     @cached_property
     def running(self) -> tuple[Mapping[str, frozenset[int]], ...]:
         """[step][stack]: the layers that run."""
-        return tuple({stack.name: frozenset(running_layers(row, stack)) for stack in self.spec.stacks} for row in self.steps)
+        return tuple({stack.name: frozenset(running_layers(actions, stack)) for stack in self.spec.stacks} for actions in self.steps)
 
     def running_sites(self, step: int) -> Iterator[Site]:
         """The sites of all layers that run."""
@@ -74,21 +74,21 @@ class Plan:
     def selects(self, stack: Stack, branch: Branch) -> bool:
         """Whether a branch ever refreshes some of its tokens, but not all: then they are ranked."""
         sites = [(stack.name, layer, branch.name) for layer in range(stack.depth)]
-        return branch.tokenwise and any(row[site].chooses(branch.tokens) for row in self.steps for site in sites)
+        return branch.tokenwise and any(actions[site].chooses(branch.tokens) for actions in self.steps for site in sites)
 
     @property
     def caches(self) -> bool:
-        return any(action.kind is not Kind.FULL for row in self.steps for action in row.values())
+        return any(action.kind is not Kind.FULL for actions in self.steps for action in actions.values())
 
     def kind_counts(self) -> Counter[str]:
         """Steps by kind: full, mixed (some layers or branches full), partial, reuse, forecast, skip."""
         return Counter(self.step_kind(step) for step in range(self.num_steps))
 
     def step_kind(self, step: int) -> str:
-        row = self.steps[step]
-        if row[HIDDEN].kind is not Kind.FULL:
+        actions = self.steps[step]
+        if actions[HIDDEN].kind is not Kind.FULL:
             return "skip"
-        kinds = {action.kind for site, action in row.items() if site != HIDDEN}
+        kinds = {action.kind for site, action in actions.items() if site != HIDDEN}
         if kinds == {Kind.FULL}:
             return "full"
         if Kind.FULL in kinds:
@@ -98,19 +98,19 @@ class Plan:
     def tokens_refreshed(self) -> float:
         """Share of the token-wise branches' tokens that are computed, over the whole run."""
         sites = [site for site in self.spec.sites() if self.spec.branch(site).tokenwise]
-        computed = sum(row[site].tokens for row in self.steps for site in sites)
+        computed = sum(actions[site].tokens for actions in self.steps for site in sites)
         return computed / (self.num_steps * sum(self.spec.branch(site).tokens for site in sites))
 
 
-def full_row(spec: ModelSpec) -> dict[Site, Action]:
+def full_step(spec: ModelSpec) -> dict[Site, Action]:
     """A step that computes everything."""
     return {site: Action(Kind.FULL, spec.branch(site).tokens) for site in spec.sites()} | {HIDDEN: Action(Kind.FULL)}
 
 
-def running_layers(row: Row, stack: Stack) -> list[int]:
+def running_layers(actions: Actions, stack: Stack) -> list[int]:
     """The layers of a stack that run at a step: all but those whose branches are all skipped."""
     names = [branch.name for branch in stack.branches]
-    return [layer for layer in range(stack.depth) if any(row[stack.name, layer, name].kind is not Kind.SKIP for name in names)]
+    return [layer for layer in range(stack.depth) if any(actions[stack.name, layer, name].kind is not Kind.SKIP for name in names)]
 
 
 def chunks_needed(plan: Plan, stack: Stack, step: int, layer: int) -> tuple[int, ...]:
@@ -122,16 +122,14 @@ def chunks_needed(plan: Plan, stack: Stack, step: int, layer: int) -> tuple[int,
     return tuple(sorted(needed))
 
 
-def finish(
-    spec: ModelSpec, rows: Iterable[Mapping[Site, Action]], history: bool = False, observes: str = "mass", frozen: bool = False
-) -> Plan:
+def finish(spec: ModelSpec, planned: Iterable[Actions], history: bool = False, observes: str = "mass", frozen: bool = False) -> Plan:
     """Mark what is read again (`keep`, `score`), so that a run stores and scores nothing else.
 
     history: a stored value is read through later full steps too (differences of a forecast).
-    observes: what rates tokens (`toca.planning.scores.Score`).
-    frozen: partial steps leave ratings as they are.
+    observes: what tokens are scored by (`toca.planning.scores.Score`).
+    frozen: partial steps leave scores as they are.
     """
-    steps = [dict(row) for row in rows]
+    steps = [dict(actions) for actions in planned]
     for site in spec.sites():
         if target := spec.branch(site).feeds:
             _skip_unread(steps, site, (site[0], site[1], target))
@@ -159,26 +157,26 @@ def next_reader(step: int, reads: Sequence[bool], replaces: Sequence[bool]) -> i
 
 def _skip_unread(steps: list[dict[Site, Action]], fed: Site, reader: Site) -> None:
     """Leave a branch out between its full steps wherever its only reader computes nothing."""
-    for row in steps:
-        if row[fed].kind is not Kind.FULL and not row[reader].computes:
-            row[fed] = Action(Kind.SKIP)
+    for actions in steps:
+        if actions[fed].kind is not Kind.FULL and not actions[reader].computes:
+            actions[fed] = Action(Kind.SKIP)
 
 
 def _mark_kept(steps: list[dict[Site, Action]], site: Site, history: bool) -> None:
-    kinds = [row[site].kind for row in steps]
+    kinds = [actions[site].kind for actions in steps]
     reads = [kind not in (Kind.FULL, Kind.SKIP) for kind in kinds]
     replaces = [kind is Kind.FULL and not history for kind in kinds]
-    for step, row in enumerate(steps):
+    for step, actions in enumerate(steps):
         if next_reader(step, reads, replaces) is not None:
-            row[site] = replace(row[site], keep=True)
+            actions[site] = replace(actions[site], keep=True)
 
 
 def _mark_scored(steps: list[dict[Site, Action]], ranked: Site, scorer: Site, tokens: int, frozen: bool) -> None:
     """A branch chooses tokens before it computes them: by scores of an earlier step if it scores itself, else of the same step too."""
-    reads = [row[ranked].chooses(tokens) for row in steps]
-    replaces = [row[scorer].kind is Kind.FULL for row in steps]
-    for step, row in enumerate(steps):
-        writes = replaces[step] or (row[scorer].kind is Kind.PARTIAL and not frozen)
+    reads = [actions[ranked].chooses(tokens) for actions in steps]
+    replaces = [actions[scorer].kind is Kind.FULL for actions in steps]
+    for step, actions in enumerate(steps):
+        writes = replaces[step] or (actions[scorer].kind is Kind.PARTIAL and not frozen)
         at_once = reads[step] and ranked != scorer
         if writes and (at_once or next_reader(step, reads, replaces) is not None):
-            row[scorer] = replace(row[scorer], score=True)
+            actions[scorer] = replace(actions[scorer], score=True)

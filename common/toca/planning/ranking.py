@@ -80,9 +80,11 @@ class Timeline:
     def packed(self) -> dict[tuple[int, Site], list[tuple[int, int]]]:
         """Outputs of the feeder that shrink to the tokens that are read: (step, site) -> (step, tokens) of every read."""
         feeder = self.stack.feeder(self.branch)
+        if feeder is None:
+            return {}
         return {
             (at, (self.stack.name, layer, feeder.name)): [(step, self.counts[step][layer]) for step in batch.steps]
-            for at, some in enumerate(self.batches if feeder else ())
+            for at, some in enumerate(self.batches)
             for batch in some
             for layer in (batch.layers if batch.packs else ())
         }

@@ -32,12 +32,13 @@ class Phase(NamedTuple):
 class Cycle:
     """A rule for full steps, by phases.
 
-    The cycle length after a full step at progress p = index / num_steps is round(N / (a + b p)) with (a, b) = `stretch`, in float32,
-    half to even. Inside `window` = (from, to, length), shares of the run, the length is fixed.
-    anchor "index": phase = index mod length. anchor "last_full": phase = steps since the last full step.
+    lead: number of first steps that are full.
+    stretch: (a, b). The length after a full step at progress p = index / num_steps is round(N / (a + b p)), in float32, half to even.
+    window: (from, to, length): between two shares of the run the length is fixed.
+    anchor: what a phase counts. index: index mod length. last_full: steps since the last full step.
     """
 
-    lead: int = 1  # this many first steps are full
+    lead: int = 1
     stretch: tuple[float, float] = (1.0, 0.0)
     window: tuple[float, float, int] | None = None
     anchor: Literal["index", "last_full"] = "index"
@@ -72,7 +73,13 @@ class Cycle:
 
 @dataclass(frozen=True)
 class At:
-    """Where a ratio is asked for: progress = index / num_steps, depth = layer / (layers - 1), mode = place in the base cycle, 0..1."""
+    """Where a ratio is asked for.
+
+    progress: index / num_steps.
+    depth: layer / (layers - 1).
+    mode: place in the base cycle, 0 to 1.
+    branch, layer: name and index.
+    """
 
     progress: float
     depth: float

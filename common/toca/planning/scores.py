@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 Observed = Literal["nothing", "mass", "entropy", "keys", "values", "input", "change"]
 
 
+def unseen(*observed: Tensor) -> Tensor:
+    raise TypeError("a score that observes nothing has no base")
+
+
 @dataclass(frozen=True)
 class Score:
     """A rule that scores tokens: the higher, the sooner a token is refreshed. With neither base nor draw staleness alone decides.
@@ -25,11 +29,11 @@ class Score:
     base: makes a number per token (R, N) of that, which is kept.
     random: weight of a uniform draw on top.
     scale: makes bases (..., N) comparable with staleness; None where they are.
-    couples: rows of one image (`ModelSpec.coupled_rows`) have the mean of their bases in common, and choose the same tokens.
+    couples: rows of one item (`ModelSpec.coupled_rows`) have the mean of their bases in common, and choose the same tokens.
     """
 
     observes: Observed
-    base: Callable[..., Tensor] | None = None
+    base: Callable[..., Tensor] = unseen
     random: float = 0.0
     scale: Callable[[Tensor], Tensor] | None = None
     couples: bool = False

@@ -25,9 +25,8 @@ def check_branch_names(names: Iterable[str]) -> None:
     """Blocks call `cache.<name>(f, x)`. Raises ValueError on a name that cannot be called so."""
     for name in names:
         if not name.isidentifier() or name.startswith("_") or name in RESERVED:
-            taken = ", ".join(sorted(RESERVED))
-            raise ValueError(f"no branch can be called {name!r}: `cache.{name}` in a block must be an identifier, without a leading "
-                             f"underscore, and none of {taken}")
+            allowed = f"an identifier without a leading underscore, and none of {', '.join(sorted(RESERVED))}"
+            raise ValueError(f"no branch can be called {name!r}: blocks call it `cache.<name>`, which must be {allowed}")
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ class ModelSpec:
     ratio_schedules: by name, beside the common ones.
     spatial: by method.
     counts_down: its step index falls during sampling; schedules see that index.
-    coupled_rows: batch rows of an image, one in each of as many equal parts of the batch; scores may be shared among them. 2 for the halves
+    coupled_rows: batch rows of an item, one in each of as many equal parts of the batch; scores may be shared among them. 2 for the halves
         of guidance.
     uncoupled: what scores observe (`Score.observes`) that are not shared all the same.
     skip_odd: DuCa skips odd places of the cycle instead of even ones.
@@ -210,7 +209,7 @@ class ModelSpec:
         return known[name]
 
     def scored_together(self, score: Score) -> int:
-        """Rows of an image that are scored together."""
+        """Rows of an item that are scored together."""
         return self.coupled_rows if score.couples and score.observes not in self.uncoupled else 1
 
     def stack(self, name: str) -> Stack:

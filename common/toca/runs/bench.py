@@ -161,11 +161,14 @@ def add_flags(parser: argparse.ArgumentParser, methods: Mapping[str, Method], ba
     parser.add_argument("--batch", nargs="+", type=int, default=list(batch), help="images; each is two rows, with guidance")
     parser.add_argument("--methods", nargs="+", choices=methods, default=list(methods))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--output", default=None, help="result file (default: benchmarks/DATE-DEVICE.json in the fork's folder)")
+    parser.add_argument("--output", default=None, help="result file (default: benchmarks/DATE-DEVICE.json in the fork's folder, else here)")
 
 
 def run_all(args: argparse.Namespace, folder: Path, cases: Sequence[Any], bench: Callable[..., Sequence[Result]]) -> None:
-    """bench(case, dtype, batch, args, device) for every case and every --dtype and --batch, into the result file of `folder`."""
+    """bench(case, dtype, batch, args, device) for every case and every --dtype and --batch, into the result file of `folder`.
+
+    folder: the fork's, in a source checkout; where there is none it is `benchmarks` in the current folder.
+    """
     reproducible_matmuls()  # as the sampling programs
     report = Report(args, folder)
     for case, dtype, batch in product(cases, args.dtype, args.batch):
@@ -178,7 +181,7 @@ class Report:
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.device, self.date = torch.device(args.device), datetime.date.today().isoformat()
-        self.path = Path(args.output) if args.output else folder / f"{self.date}-{self.device.type}.json"
+        self.path = Path(args.output or (folder if folder.is_dir() else Path("benchmarks")) / f"{self.date}-{self.device.type}.json")
         self.results: list[Result] = []
 
     def add(self, results: Sequence[Result]) -> None:

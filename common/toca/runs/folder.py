@@ -30,10 +30,10 @@ class RunFolder:
             folder.sample(batches_of(num, batch, rank, world), file_of, make, save)
 
     path: made if it is not there.
-    settings: everything that decides the outputs, as JSON has it; a folder made with others is refused.
+    settings: everything that decides the outputs, as JSON has it; a folder made with others is refused. None: every output says itself
+        what made it, and readers may take all files of the folder for outputs, so that neither manifest nor lock stays behind.
     extra: noted in the manifest beside them.
     outputs: a glob for the outputs, which a folder without manifest must not hold.
-    refuse_other: False takes a folder of any settings, for runs that compare every file with a note of its own.
     Raises ValueError on entry if the folder holds a run with other settings or another run is at work there, OSError if it cannot be
     written to. Processes of a run enter and leave together.
     """
@@ -41,20 +41,19 @@ class RunFolder:
     def __init__(
         self,
         path: Path,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, Any] | None,
         extra: Mapping[str, Any] | None = None,
         outputs: str = "[0-9]*.png",
         rank: int = 0,
         world: int = 1,
-        refuse_other: bool = True,
     ) -> None:
         self.path, self.settings, self.extra, self.outputs = path, settings, extra or {}, outputs
-        self.rank, self.world, self.refuse_other, self.made = rank, world, refuse_other, 0
+        self.rank, self.world, self.made = rank, world, 0
         self._lock = FileLock(path / LOCK, timeout=0)
 
     def __enter__(self) -> RunFolder:
         self._started = time.time()
-        known = self.refuse_other and check_manifest(self.path, self.settings, self.outputs)
+        known = self.settings is None or check_manifest(self.path, self.settings, self.outputs)
         barrier()  # all have read what rank 0 now writes
         if self.rank == 0:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -64,15 +63,17 @@ class RunFolder:
                 raise ValueError(f"another run is at work in {self.path}: wait for it, or choose another folder") from error
             remove_parts(self.path)
             if not known:
-                self._write(None, anew=self.refuse_other)
+                self._write(None, anew=True)
         barrier()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         if kind is None:
             barrier()  # all have written their items
-            if self.rank == 0:
+            if self.rank == 0 and self.settings is not None:
                 self._write(dict(items_of_rank_0=self.made, processes=self.world, seconds=round(time.time() - self._started, 2)))
+        if self.rank == 0 and self.settings is None:
+            (self.path / LOCK).unlink(missing_ok=True)
         self._lock.release()
 
     def sample(
@@ -108,7 +109,7 @@ class RunFolder:
         path = self.path / MANIFEST
         runs = read_manifest(path)["runs"] if path.exists() and not anew else []
         content = dict(
-            settings=dict(self.settings),
+            settings=dict(self.settings or {}),
             **self.extra,
             versions=dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__, pillow=Image.__version__),
             runs=runs + ([dict(run)] if run else []),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor, uint8
 
 from toca.runs.files import atomic_path
+from toca.runs.outputs import check_file
 
 
 def to_uint8(images: Tensor, truncate: bool = False) -> np.ndarray:
@@ -22,3 +24,20 @@ def save_picture(picture: np.ndarray, path: Path, **options: Any) -> None:
     """Write (H, W, 3) uint8 whole or not at all; JPEGs with quality 95 and full chroma. options: more for Pillow's `save`."""
     with atomic_path(path) as part:
         Image.fromarray(picture).save(part, **dict(quality=95, subsampling=0) | options)
+
+
+def check_picture(path: Path, flag: str) -> None:
+    """Make sure that a picture can be written. flag: names it in the error. Raises ValueError."""
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    try:
+        Image.new("RGB", (16, 16)).save(BytesIO(), kind or "")
+    except (KeyError, OSError, ValueError) as error:
+        raise ValueError(f"{flag} {path}: not the name of a picture, try one that ends in .png") from error
+    check_file(path, flag)
+
+
+def finite(latents: Tensor, advice: str = "try --dtype bf16 or fp32") -> Tensor:
+    """The latents, made sure to be finite: once, after a run, because it waits for the device. Raises ValueError."""
+    if not bool(latents.isfinite().all()):
+        raise ValueError(f"the network's output is not finite (NaN or infinite), and would be a black picture: {advice}")
+    return latents

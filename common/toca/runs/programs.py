@@ -77,15 +77,15 @@ def reproducible_matmuls() -> None:
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 
-def device_from(name: str | None) -> torch.device:
+def device_from(name: str | None, flag: str = "--device") -> torch.device:
     """The device of a flag, by default CUDA where there is one. Raises ValueError if there is no such device."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
-        raise ValueError(f"--device {name}: no such kind of device, try cpu or cuda") from error
+        raise ValueError(f"{flag} {name}: no such kind of device, try cpu or cuda") from error
     if device.type == "cuda":
         if (device.index or 0) >= torch.cuda.device_count():
-            raise ValueError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+            raise ValueError(f"{flag} {name}: this machine has {torch.cuda.device_count()} CUDA devices")
     elif device.type not in AVAILABLE or not AVAILABLE[device.type]():
-        raise ValueError(f"--device {name}: this machine has none; programs run on cpu, cuda, mps or xpu")
+        raise ValueError(f"{flag} {name}: this machine has none; programs run on cpu, cuda, mps or xpu")
     return device

@@ -68,11 +68,9 @@ def find(model: str, tests: Path) -> Golden:
 
 
 def assert_close(actual: Tensor, reference: Tensor, tolerance: float = 0.0, name: str = "") -> None:
-    """Whether every number is the reference's, to `tolerance` times the reference's largest, or to `tolerance` if that is below 1.
-
-    Sums of large numbers are rounded as large numbers are, and another processor rounds otherwise. A tolerance of 0: to the bit.
-    """
-    scale = max(1.0, reference.abs().max().item()) if tolerance and reference.numel() else 1.0
+    """Every number is the reference's to `tolerance` times the reference's largest: another processor rounds otherwise, and the rounding
+    of a sum is as large as its largest terms. A tolerance of 0: to the bit."""
+    scale = reference.abs().max().item() if tolerance and reference.numel() else 1.0
 
     def explain(message: str) -> str:
         return f"{name}: {message}"

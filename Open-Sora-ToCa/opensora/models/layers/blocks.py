@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from opensora_spec import FREQUENCIES
+from opensora.spec import FREQUENCIES
 from toca.engine.cache import UNCACHED, LayerCache
 from toca.engine.token_shards import WHOLE, Whole
 from toca.nn.rotary import apply_rope, rotations
@@ -81,9 +81,7 @@ class Attention(nn.Module):
         self.k_norm = LlamaRMSNorm(dim // num_heads) if qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
 
-    def forward(
-        self, x: Tensor, frames: int, rope: Tensor | None = None, cache: LayerCache = UNCACHED, shards: Whole = WHOLE
-    ) -> Tensor:
+    def forward(self, x: Tensor, frames: int, rope: Tensor | None = None, cache: LayerCache = UNCACHED, shards: Whole = WHOLE) -> Tensor:
         """x: (B, N, C). rope: rotations (T, d / 2) make it attention along time. shards: where the tokens of frames live."""
         qkv = rearrange(self.qkv(x), "B (T S) (K H D) -> K B T S H D", K=3, H=self.num_heads, T=frames)
 

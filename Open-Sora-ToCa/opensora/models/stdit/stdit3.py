@@ -31,8 +31,8 @@ from opensora.models.layers.blocks import (
     t2i_modulate,
 )
 from opensora.registry import MODELS
-from opensora.utils.ckpt_utils import checkpoint_path, read_config, read_weights
-from opensora_spec import CONFIGS, STDiT3Config
+from opensora.spec import CONFIGS, STDiT3Config
+from opensora.weights import checkpoint_path, read_config, read_weights
 from toca.engine.cache import NO_CACHE, LayerCache, RunCache, UncachedLayer
 from toca.engine.token_shards import WHOLE, Whole
 from toca.loading.weights import load_into

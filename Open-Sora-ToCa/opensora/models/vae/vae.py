@@ -14,7 +14,7 @@ from torch import Tensor
 from opensora.datasets.aspect import CHUNK, LATENT_CHUNK, latent_frames
 from opensora.models.vae.vae_temporal import VAE_Temporal
 from opensora.registry import MODELS
-from opensora.utils.ckpt_utils import checkpoint_path, load_weights, read_config
+from opensora.weights import checkpoint_path, load_weights, read_config
 
 SHIFT, SCALE = (-0.10, 0.34, 0.27, 0.98), (3.85, 2.32, 2.33, 3.06)  # of the four channels
 SPATIAL_SCALE = 0.18215  # not the image autoencoder's own

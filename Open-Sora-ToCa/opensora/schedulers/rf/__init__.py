@@ -17,6 +17,7 @@ from opensora.schedulers.rf.rectified_flow import add_noise, frame_tables, times
 from toca.engine.cache import NO_CACHE, RunCache
 
 Noise = Callable[[int, int], Tensor]  # (step, item) -> (C, T, H, W)
+Callback = Callable[[int, Tensor], None]  # (step, latents (n, C, T, H, W) after it)
 
 
 @SCHEDULERS.register_module("rflow")
@@ -66,6 +67,7 @@ class RFLOW:
         noise: Noise | None = None,
         guidance_scale: float | None = None,
         cache: RunCache = NO_CACHE,
+        callback: Callback | None = None,
         progress: bool = False,
     ) -> Tensor:
         """Latents (n, C, T, H, W) in float32 from noise z of that shape; where frames are given, z holds them.
@@ -74,6 +76,7 @@ class RFLOW:
         prompts come first, y_null last, and of 2C channels the first C are the velocity.
         num_frames, height, width: of the video, for the timestep transform.
         mask: (n, T), 1: generate a frame, 0: keep it, between: edit it from that level of noise on, which `noise` is drawn for.
+        callback: called after every step, for previews; what it raises ends the run.
         Raises ValueError if a mask needs noise and there is none.
         """
         scale = self.cfg_scale if guidance_scale is None else guidance_scale
@@ -96,6 +99,8 @@ class RFLOW:
             z = z + (v_null + scale * (v_text - v_null)) * ((now - then) / self.num_timesteps)
             if generated is not None:
                 z = torch.where(generated, z, given)
+            if callback:
+                callback(i, z)
         return z
 
 

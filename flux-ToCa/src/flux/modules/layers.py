@@ -196,11 +196,11 @@ class SingleStreamBlock(nn.Module):
         def attn(x: Tensor) -> Tensor:
             q, k, v = split_heads(linear_part(self.linear1, modulate(self.pre_norm(x), mod), qkv), self.num_heads)
             seen = attention(*self.norm(q, k, v), v, pe, cache.attend, keys=lambda: k)
-            return linear_part(self.linear2, seen, columns=proj)  # with the bias
+            return linear_part(self.linear2, seen, inputs=proj)  # with the bias
 
         def total(x: Tensor, attn: Tensor) -> Tensor:
             hidden = self.mlp_act(linear_part(self.linear1, modulate(self.pre_norm(x), mod), mlp_in))
-            return linear_part(self.linear2, hidden, columns=mlp_out, bias=False).add_(attn)
+            return linear_part(self.linear2, hidden, inputs=mlp_out, bias=False).add_(attn)
 
         return torch.addcmul(x, mod.gate, cache.total(total, x, fed=cache.attn(attn, x)))
 

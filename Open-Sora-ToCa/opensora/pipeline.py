@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from opensora.datasets.utils import read_from_path
-from opensora.datasets.write_video import to_uint8
-from opensora.inference.items import Item, Size
+from opensora.datasets.write_video import frames_of
+from opensora.flags import RunSettings
+from opensora.items import Item
 from opensora.models.stdit.stdit3 import STDiT3
 from opensora.models.text_encoder.t5 import T5Encoder
 from opensora.models.vae import VideoAutoencoderPipeline
+from opensora.registry import MODELS, SCHEDULERS, build_module
+from opensora.sampler import sample_latents
 from opensora.schedulers import RFLOW
+from opensora.spec import STDiT3Config
 from opensora.utils.mask_strategy import Group, apply_mask_strategy, continued, dframe_to_frame, frames_to_read
-from toca.engine.cache import Cache
 from toca.engine.token_shards import WHOLE, Whole
-from toca.methods import Method
-from toca.planning.spec import ModelSpec
+from toca.runs.programs import DTYPES
 from toca.runs.seeds import item_seed
 
 LATENT_CHANNELS = 4
@@ -27,37 +29,20 @@ SHARED_SEED = 1024  # of the published programs, whatever --seed says
 
 
 @dataclass(frozen=True)
-class Loops:
-    """How the clips of a long video follow each other: each takes over `length` latent frames of the last, which may change by `edit`."""
-
-    num: int = 1
-    length: int = 5
-    edit: float = 0.0
-    align: int | None = None
-
-
-@dataclass
 class Pipeline:
-    """Networks and settings of a run.
+    """The networks of a run, and how it is made.
 
-    spec_for: the model's spec for a number of text tokens. texts: the encoded texts of its items, (L, C) each.
+    texts: the encoded texts of its items, (L, C) each.
     shards: where a video's tokens live, if several processes share it; all of them generate the same items.
-    shared_noise: sample k of every prompt begins with the same noise, as published.
     """
 
     model: STDiT3
     vae: VideoAutoencoderPipeline
     scheduler: RFLOW
-    method: Method
-    spec_for: Callable[[int], ModelSpec]
+    settings: RunSettings
     device: torch.device
-    size: Size
-    fps: int
-    seed: int
     texts: Mapping[str, Tensor]
-    loops: Loops = field(default_factory=Loops)
     shards: Whole = WHOLE
-    shared_noise: bool = False
     progress: bool = False
 
     def generate(self, items: Sequence[Item]) -> list[Tensor]:
@@ -69,41 +54,37 @@ class Pipeline:
         groups = [list(item.groups) for item in items]
         clips: list[list[Tensor]] = [[] for _ in items]
         clip = None
-        for loop in range(self.loops.num):
+        for loop in range(self.settings.loops.num):
             if clip is not None:
                 self.take_over(items, loop, clip, references, groups)
             clip = self.clip(items, loop, references, groups)
-            skipped = dframe_to_frame(self.loops.length) if loop else 0
+            skipped = dframe_to_frame(self.settings.loops.length) if loop else 0
             for made, pixels in zip(clips, clip):
-                made.append(to_uint8(pixels[:, skipped:]))
+                made.append(frames_of(pixels[:, skipped:]))
         return [torch.cat(made) for made in clips]
 
     def clip(self, items: Sequence[Item], loop: int, references: list[list[Tensor]], groups: list[list[Group]]) -> Tensor:
         """Pixels (n, 3, T, H, W) on the CPU, of the clip `loop` of every item."""
         z = torch.stack([self.noise(item, loop) for item in items])
-        mask = apply_mask_strategy(z, references, groups, loop, self.loops.align)
+        mask = apply_mask_strategy(z, references, groups, loop, self.settings.loops.align)
         edits = [self.generator(item, loop, "edit") for item in items]
         y, text_mask = self.text(items, loop)
-        y_null = self.model.y_embedder.y_embedding[: y.shape[2]].expand_as(y)
-        sizes = dict(fps=self.fps, height=self.size.height, width=self.size.width)
-        model_args = {name: torch.full((len(items),), float(value), device=self.device) for name, value in sizes.items()}
-        seeds = [item_seed(self.seed_of(item), loop) for item in items]
-        with Cache(self.spec_for(y.shape[2]), self.method, self.scheduler.num_sampling_steps, seeds=seeds, shards=self.shards) as cache:
-            z = self.scheduler.sample(
-                self.model,
-                z.to(self.device),
-                y,
-                y_null.to(y),
-                num_frames=self.size.num_frames,
-                height=self.size.height,
-                width=self.size.width,
-                model_args=dict(mask=text_mask, shards=self.shards, **model_args),
-                mask=mask,
-                noise=lambda step, item: normal(edits[item])(tuple(z.shape[1:])),
-                cache=cache,
-                progress=self.progress,
-            )
-        return self.vae.decode(z, self.size.num_frames, device="cpu")
+        z = sample_latents(
+            self.model,
+            self.scheduler,
+            self.settings.planned(y.shape[2], self.model.config),
+            z.to(self.device),
+            y,
+            text_mask,
+            size=self.settings.size,
+            fps=self.settings.fps,
+            seeds=[item_seed(self.seed_of(item), loop) for item in items],
+            mask=mask,
+            noise=lambda step, item: normal(edits[item])(tuple(z.shape[1:])),
+            shards=self.shards,
+            progress=self.progress,
+        )
+        return self.vae.decode(z, self.settings.size.num_frames, device="cpu")
 
     def text(self, items: Sequence[Item], loop: int) -> tuple[Tensor, Tensor]:
         """Encoded texts (n, 1, L, C) of the clip, and the mask (n, L) of their tokens; L is the longest."""
@@ -114,8 +95,8 @@ class Pipeline:
 
     def encode_reference(self, item: Item, number: int) -> Tensor:
         """Latents (C, T, H, W) of a reference, of the frames that are used."""
-        most = frames_to_read(item.groups, number, self.loops.align)
-        pixels = read_from_path(item.references[number], (self.size.height, self.size.width), most)
+        most = frames_to_read(item.groups, number, self.settings.loops.align)
+        pixels = read_from_path(item.references[number], (self.settings.size.height, self.settings.size.width), most)
         return self.encode(pixels, self.generator(item, number, "reference"))
 
     def encode(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -125,17 +106,17 @@ class Pipeline:
         """Give the clip before to every item, as one more reference that the clip `loop` begins with."""
         for i, item in enumerate(items):
             references[i].append(self.encode(clip[i], self.generator(item, loop, "clip")))
-            groups[i] = continued(groups[i], loop, len(references[i]) - 1, self.loops.length, self.loops.edit)
+            groups[i] = continued(groups[i], loop, len(references[i]) - 1, self.settings.loops.length, self.settings.loops.edit)
 
     def noise(self, item: Item, loop: int) -> Tensor:
         """Standard normal latents (C, T, H, W)."""
-        shape = (LATENT_CHANNELS, *self.size.latent)
-        if self.shared_noise:
+        shape = (LATENT_CHANNELS, *self.settings.size.latent)
+        if self.settings.shared_noise:
             return torch.randn(shape, generator=torch.Generator().manual_seed(SHARED_SEED + item.k))
         return normal(self.generator(item, loop, "noise"))(shape)
 
     def seed_of(self, item: Item) -> int:
-        return item_seed(item_seed(self.seed, item.index), item.k)
+        return item_seed(item_seed(self.settings.seed, item.index), item.k)
 
     def generator(self, item: Item, number: int, purpose: str) -> torch.Generator:
         """A stream of its own for everything that an item draws, so that nothing drawn changes what else is."""
@@ -156,3 +137,24 @@ def encode_texts(encoder: T5Encoder, texts: Sequence[str], batch_size: int = 8) 
         for text, states, tokens in zip(batch, out["y"][:, 0], out["mask"].sum(dim=1).tolist(), strict=True):
             encoded[text] = states[:tokens].float().cpu()
     return encoded
+
+
+def load_pipeline(
+    settings: RunSettings,
+    texts: Sequence[str],
+    device: torch.device,
+    shards: Callable[[STDiT3Config], Whole] = lambda config: WHOLE,
+    progress: bool = False,
+) -> Pipeline:
+    """The networks of a run on the device. The text encoder, the largest of them, is let go before the others come.
+
+    texts: all that the run reads. shards: of the model.
+    """
+    parts, dtype = settings.parts, DTYPES[settings.dtype]
+    encoder = build_module(parts["text_encoder"], MODELS, device=device)
+    encoded = encode_texts(encoder, texts)
+    del encoder
+    vae = build_module(parts["vae"], MODELS).to(device, torch.float32 if dtype is torch.float16 else dtype)  # it overflows in fp16
+    model = build_module(parts["model"], MODELS).to(device, dtype).eval().requires_grad_(False)
+    scheduler = build_module(parts["scheduler"], SCHEDULERS)
+    return Pipeline(model, vae, scheduler, settings, device, encoded, shards(model.config), progress)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import av
 import pytest
 import torch
 from programs import infer, names, noise_video, pixels
 
+from opensora import runs as run_module
 from opensora.datasets.write_video import save_sample
-from opensora.inference import run as run_module
-from opensora.inference.pipeline import Pipeline
+from opensora.pipeline import Pipeline
 
 
 @pytest.fixture
@@ -18,8 +20,8 @@ def latents(monkeypatch) -> list[dict]:
     calls = []
     load = run_module.load_pipeline
 
-    def load_and_watch(*args) -> Pipeline:
-        pipeline = load(*args)
+    def load_and_watch(*args, **options) -> Pipeline:
+        pipeline = load(*args, **options)
         scheduler = pipeline.scheduler
 
         class Watched:
@@ -30,8 +32,7 @@ def latents(monkeypatch) -> list[dict]:
                 calls.append(dict(z=z, mask=settings["mask"], out=out, y=y))
                 return out
 
-        pipeline.scheduler = Watched()
-        return pipeline
+        return dataclasses.replace(pipeline, scheduler=Watched())
 
     monkeypatch.setattr(run_module, "load_pipeline", load_and_watch)
     return calls

@@ -1,4 +1,4 @@
-"""What a run is to make: its size, its prompts with their given frames, and their files; all that can be wrong is found here."""
+"""What a run is to make: its prompts with their given frames, and their files; all that can be wrong with them is found here."""
 
 from __future__ import annotations
 
@@ -7,29 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from opensora.datasets.aspect import CHUNK, SPATIAL, get_image_size, get_num_frames, latent_size
+from opensora.datasets.aspect import Size
 from opensora.datasets.utils import count_reference
-from opensora.datasets.write_video import check_encoder
 from opensora.utils.inference_utils import append_score, extract_json, get_save_path_name, prompt_of_loop, split_prompt
-from opensora.utils.mask_strategy import Group, check_loops, check_mask_strategy, check_positions
+from opensora.utils.mask_strategy import Group, check_mask_strategy, check_positions
 from toca.loading.caption_cleaning import clean_caption
 from toca.runs.prompts import read_prompts
 
-IMAGE_FPS = 120  # what the model was told of pictures
 ENDLESS = 1_000_000
-
-
-@dataclass(frozen=True)
-class Size:
-    """Of every video of a run, in frames and pixels."""
-
-    num_frames: int
-    height: int
-    width: int
-
-    @property
-    def latent(self) -> tuple[int, int, int]:
-        return latent_size(self.num_frames, self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -48,39 +33,6 @@ class Item:
     def text(self, loop: int) -> str:
         """What the clip `loop` shows."""
         return prompt_of_loop(self.texts, self.numbers, loop)
-
-
-def size_of(args: argparse.Namespace) -> Size:
-    """Raises ValueError if there is no such size, or the model cannot make it."""
-    if args.image_size is None and not (args.resolution and args.aspect_ratio):
-        raise ValueError("give --resolution and --aspect-ratio, or --image-size")
-    height, width = args.image_size or get_image_size(args.resolution, args.aspect_ratio)
-    if min(height, width) < SPATIAL:
-        raise ValueError(f"--image-size must be at least {SPATIAL} pixels, got {height} {width}")
-    frames = get_num_frames(args.num_frames)
-    if 1 < frames < CHUNK:
-        raise ValueError(f"--num-frames must be 1 (a picture) or at least {CHUNK}, got {frames}")
-    return Size(frames, height, width)
-
-
-def check_settings(args: argparse.Namespace, size: Size) -> None:
-    """Raises ValueError on numbers that make no sense, alone or together."""
-    for name in ("batch_size", "fps", "frame_interval", "num_sample", "loop", "save_fps", "align"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if args.start_index < 0 or (args.end_index is not None and args.end_index <= args.start_index):
-        raise ValueError(f"--start-index {args.start_index} and --end-index {args.end_index} leave no prompt")
-    if not 0 <= args.condition_frame_edit <= 1:
-        raise ValueError(f"--condition-frame-edit must be in 0..1, got {args.condition_frame_edit}")
-    if args.llm_refine:
-        raise ValueError("--llm-refine: there is no service that refines prompts here; give refined prompts")
-    check_loops(args.loop, size.num_frames, args.condition_frame_length)
-    if size.num_frames > 1:
-        check_encoder()
-
-
-def save_fps(args: argparse.Namespace) -> int:
-    return args.save_fps or max(args.fps // args.frame_interval, 1)
 
 
 def prompts_of(args: argparse.Namespace) -> list[tuple[int, str]]:

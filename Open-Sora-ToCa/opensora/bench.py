@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from opensora.datasets.aspect import get_image_size, get_num_frames, latent_size
+from opensora.flags import PUBLISHED_TEXT, add_size_flags, size_of
 from opensora.models.stdit.stdit3 import STDiT3
-from opensora_cli import PUBLISHED_TEXT
-from opensora_spec import CONFIGS, STDiT3Config, opensora_spec
+from opensora.spec import CONFIGS, STDiT3Config, opensora_spec
+from toca.cli.flags import MOST_STEPS, Parser, whole
 from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.planning.memory import attention_maps, predict
@@ -123,9 +123,8 @@ def operations(model: STDiT3, latent: Latent, steps: dict[str, int], batch: int,
 
 def bench(model_name: str, dtype: str, batch: int, args: argparse.Namespace, device: torch.device) -> list[Result]:
     """Every method on one model; the uncached run comes first and is what the others are compared with, half its steps come last."""
-    height, width = args.image_size or get_image_size(args.resolution, args.aspect_ratio)
-    frames, length, steps = get_num_frames(args.num_frames), args.text_tokens, args.num_sampling_steps
-    latent, on_gpu = latent_size(frames, height, width), device.type == "cuda"
+    size, length, steps = size_of(args), args.text_tokens, args.num_sampling_steps
+    latent, on_gpu = size.latent, device.type == "cuda"
     config = CONFIGS[model_name]
     config = replace(config, depth=args.depth or (config.depth if on_gpu else 2))
     stop = min(steps, args.stop_after or (steps if on_gpu else 6))
@@ -138,10 +137,12 @@ def bench(model_name: str, dtype: str, batch: int, args: argparse.Namespace, dev
         base = results[0] if results else None
         timed = min(count, stop if stop == steps or method != NoCaching() else 2 if count == steps else 1)  # its steps are all alike
         run = sample(model, method, latent, count, timed, batch, length)
-        result = dict(model=model_name, depth=config.depth, height=height, width=width, frames=frames, dtype=dtype, batch=batch)
+        result = dict(
+            model=model_name, depth=config.depth, height=size.height, width=size.width, frames=size.num_frames, dtype=dtype, batch=batch
+        )
         result |= dict(text_tokens=length, method=name) | compared(run, method, batch, model.t_block[1].weight.element_size(), base)
         results.append(result)
-        print_result(f"{model_name} x{config.depth} {height}x{width}x{frames} {dtype} batch {batch}, {name}", result, base)
+        print_result(f"{model_name} x{config.depth} {size} {dtype} batch {batch}, {name}", result, base)
     results[0]["operations"] = operations(model, latent, dict(full=2, partial=4), batch, length)
     for kind, seconds in results[0]["operations"].items():
         shares = ", ".join(f"{name} {value / sum(seconds.values()):.0%}" for name, value in seconds.items())
@@ -158,24 +159,21 @@ def compared(run: Result, method: Method, batch: int, element_size: int, base: R
     return result | dict(timed_steps=len(run["steps"]), published_cache_bytes=published)
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="toca bench opensora", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    p = Parser(prog="toca bench opensora", description=__doc__)
     p.add_argument("--model", nargs="+", choices=CONFIGS, default=["STDiT3-XL/2"])
-    p.add_argument("--depth", type=int, help="pairs of blocks (default: 2 on a CPU, all on a GPU)")
-    p.add_argument("--resolution", default="480p")
-    p.add_argument("--aspect-ratio", default="9:16")
-    p.add_argument("--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="pixels; wins over --resolution")
-    p.add_argument("--num-frames", default="51")
-    p.add_argument("--num-sampling-steps", type=int, default=30)
-    p.add_argument("--stop-after", type=int, help="steps to run (default: 6 on a CPU, all on a GPU)")
-    p.add_argument("--text-tokens", type=int, default=PUBLISHED_TEXT)
+    p.add_argument("--depth", type=whole(1, 1000), help="pairs of blocks (default: 2 on a CPU, all on a GPU)")
+    add_size_flags(p, "480p", "9:16")
+    p.add_argument("--num-sampling-steps", type=whole(2, MOST_STEPS), default=30)
+    p.add_argument("--stop-after", type=whole(1, MOST_STEPS), help="steps to run (default: 6 on a CPU, all on a GPU)")
+    p.add_argument("--text-tokens", type=whole(1, STDiT3Config.model_max_length), default=PUBLISHED_TEXT)
     add_flags(p, METHODS)
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    run_all(args, Path(__file__).parent / "benchmarks", args.model, bench)
+    run_all(args, Path(__file__).parents[1] / "benchmarks", args.model, bench)
 
 
 if __name__ == "__main__":
