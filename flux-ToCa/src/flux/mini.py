@@ -14,19 +14,17 @@ import torch.nn as nn
 from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from flux.model import Flux, FluxParams
-from flux.modules.conditioner import HFEmbedder
+from flux.modules.conditioner import CLIP_LENGTH, HFEmbedder
 from flux.sampling import image_ids
-from toca import shapeworld
 from toca.loading.weights import load_into, load_state_dict
 from toca.runs.files import atomic_path
-from toca.shapeworld.captions import COUNTS, PLACES, RELATIONS
+from toca.training.world import CHANNELS, LETTERS, SIZE, T5_WIDTH, TEXT_TOKENS, padded, t5_encoder, t5_tokenizer, words
 
-SIZE, CHANNELS, PATCH = 32, 3, 2  # pixels of a side; colours; pixels of a token's side
-TXT_TOKENS = 16  # the longest caption has eight words
-T5_WIDTH = CLIP_WIDTH = 64
+PATCH = 2  # pixels of a token's side
+CLIP_WIDTH = 64
 WEIGHTS, T5, CLIP = "flux-mini.safetensors", "t5", "clip"  # in a folder
 
 PARAMS = FluxParams(
@@ -44,28 +42,14 @@ PARAMS = FluxParams(
 )
 
 
-def words() -> list[str]:
-    """All words of captions, sorted."""
-    plurals = [f"{shape}{'es' if shape.endswith('s') else 's'}" for shape in shapeworld.SHAPES]
-    phrases = ["a", *shapeworld.SHAPES, *plurals, *shapeworld.COLOURS, *COUNTS.values(), *RELATIONS, *PLACES.values()]
-    return sorted({word for phrase in phrases for word in phrase.split()})
-
-
-def t5_tokenizer() -> T5Tokenizer:
-    """One token per word of a caption, `</s>` at the end. Letters are there so that other words are spelt rather than unknown."""
-    letters = [(letter, -20.0) for letter in "abcdefghijklmnopqrstuvwxyz"]
-    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -20.0), *(("\u2581" + word, -2.0) for word in words()), *letters]
-    return T5Tokenizer(vocab=vocab, extra_ids=0)
-
-
 def clip_tokenizer() -> CLIPTokenizer:
     """One token per word of a caption between `<|startoftext|>` and `<|endoftext|>`; other words are spelt."""
-    letters, merges = "abcdefghijklmnopqrstuvwxyz", []
+    merges: list[tuple[str, str]] = []
     for word in words():
         symbols = merged([*word[:-1], f"{word[-1]}</w>"], merges)
         for i in range(1, len(symbols)):
             merges.append(("".join(symbols[:i]), symbols[i]))
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges), "<|startoftext|>", "<|endoftext|>"]
+    pieces = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), *("".join(pair) for pair in merges), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, merges=merges)
 
 
@@ -89,51 +73,42 @@ class Mini(nn.Module):
         super().__init__()
         self.t5_tokenizer, self.clip_tokenizer = t5_tokenizer(), clip_tokenizer()
         self.flux = initialised(Flux(params))
-        self.t5 = T5EncoderModel(
-            T5Config(
-                vocab_size=len(self.t5_tokenizer), d_model=T5_WIDTH, d_kv=16, d_ff=128, num_layers=2, num_heads=4, dropout_rate=0.0,
-                feed_forward_proj="gated-gelu", relative_attention_num_buckets=16, relative_attention_max_distance=16,
-            )
-        )  # fmt: skip
+        self.t5 = t5_encoder(self.t5_tokenizer)
         end = self.clip_tokenizer.eos_token_id
-        self.clip = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(self.clip_tokenizer), hidden_size=CLIP_WIDTH, intermediate_size=128, num_hidden_layers=2,
-                num_attention_heads=4, bos_token_id=self.clip_tokenizer.bos_token_id, eos_token_id=end, pad_token_id=end,
-            )
-        )  # fmt: skip
+        ends = dict(bos_token_id=self.clip_tokenizer.bos_token_id, eos_token_id=end, pad_token_id=end)
+        sizes = dict(hidden_size=CLIP_WIDTH, intermediate_size=2 * CLIP_WIDTH, num_hidden_layers=2, num_attention_heads=4)
+        self.clip = CLIPTextModel(CLIPTextConfig(vocab_size=len(self.clip_tokenizer), **sizes, **ends))
 
-    def tokenize(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokens of T5 and of CLIP, (B, TXT_TOKENS) each. CLIP looks only backwards: what is beyond the end changes nothing."""
-        options = dict(truncation=True, max_length=TXT_TOKENS, padding="max_length", return_tensors="pt")
-        return tuple(tokenizer(list(captions), **options)["input_ids"] for tokenizer in (self.t5_tokenizer, self.clip_tokenizer))
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """Tokens of T5 and of CLIP, (B, 2, TEXT_TOKENS). CLIP looks only backwards: what is beyond the end changes nothing."""
+        return torch.stack([padded(tokenizer, captions) for tokenizer in (self.t5_tokenizer, self.clip_tokenizer)], dim=1)
 
-    def encode(self, t5_ids: Tensor, clip_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """txt (B, TXT_TOKENS, T5_WIDTH) and y (B, CLIP_WIDTH)."""
+    def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """txt (B, TEXT_TOKENS, T5_WIDTH) and y (B, CLIP_WIDTH)."""
+        t5_ids, clip_ids = tokens.unbind(1)
         return self.t5(input_ids=t5_ids).last_hidden_state, self.clip(input_ids=clip_ids).pooler_output
 
     def forward(
         self,
         x: Tensor,
         t: Tensor,
-        t5_ids: Tensor,
-        clip_ids: Tensor,
+        tokens: Tensor,
         guidance: Tensor | None = None,
         *,
         patch: int = PATCH,
         keep: Tensor | None = None,
     ) -> Tensor:
-        """The velocity of x (B, 3, H, W) at times t (B,), as tokens (B, N, 3 patch^2).
+        """The velocity of x (B, 3, H, W) at times t (B,) under captions (B, 2, TEXT_TOKENS), in patches (B, N, 3 patch^2).
 
-        keep: indices (N',) of the image tokens that take part; the others are neither seen nor predicted.
+        keep: indices (N',) of the patches that take part; the others are neither seen nor predicted.
         """
-        txt, y = self.encode(t5_ids, clip_ids)
+        txt, y = self.encode(tokens)
         rows = SIZE // patch
         ids = image_ids(len(x), rows, rows, x.device) * (patch / PATCH)  # a coarse token's position is that of its first fine one
-        tokens = patches(x, patch)
+        img = patches(x, patch)
         if keep is not None:
-            tokens, ids = tokens[:, keep], ids[:, keep]
-        return self.flux(tokens, ids, txt, txt.new_zeros(*txt.shape[:2], 3), t, y, guidance)
+            img, ids = img[:, keep], ids[:, keep]
+        return self.flux(img, ids, txt, txt.new_zeros(*txt.shape[:2], 3), t, y, guidance)
 
 
 def patches(x: Tensor, patch: int) -> Tensor:
@@ -179,5 +154,5 @@ def load(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = 
     with torch.device("meta"):
         flux = Flux(PARAMS.replace(guidance_embed=guided))
     load_into(flux, state, str(folder / WEIGHTS))
-    t5, clip = HFEmbedder(folder / T5, TXT_TOKENS, dtype), HFEmbedder(folder / CLIP, 77, dtype)
+    t5, clip = HFEmbedder(folder / T5, TEXT_TOKENS, dtype), HFEmbedder(folder / CLIP, CLIP_LENGTH, dtype)
     return flux.requires_grad_(False).eval(), t5.to(device), clip.to(device)

@@ -8,8 +8,7 @@ python -m flux.train_mini --output DIR2 --resume --steps 6000
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,75 +28,33 @@ from toca.training import disk
 from toca.training.loop import train
 from toca.training.muon import optimisers
 from toca.training.settings import Settings, add_flags
+from toca.training.world import CHANNELS, SIZE, Pool
 
 GUIDANCE = (1.0, 5.0)  # of distillation
 
 
-@dataclass
-class Pool:
-    """`size` captioned pictures, each drawn when it is first asked for, by its index alone; later epochs see them again.
-
-    Fields: pictures (size, 32, 32, 3) uint8; tokens of both encoders (size, 2, TXT_TOKENS); which are drawn.
-    """
-
-    model: mini.Mini
-    size: int
-    kinds: tuple[str, ...]
-    seed: int
-    pictures: np.ndarray = field(init=False)
-    tokens: Tensor = field(init=False)
-    drawn: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pictures = np.zeros((self.size, mini.SIZE, mini.SIZE, 3), np.uint8)
-        self.tokens = torch.zeros(self.size, 2, mini.TXT_TOKENS, dtype=torch.long)
-        self.drawn = np.zeros(self.size, bool)
-
-    def fill(self, workers: int) -> None:
-        """Draw everything now, in several processes."""
-        chunks = np.array_split(np.arange(self.size), max(1, self.size // 500))
-        with ProcessPoolExecutor(workers) as pool:
-            for chunk, result in zip(chunks, pool.map(partial(_draw, self.seed, self.kinds), chunks), strict=True):
-                self._put(chunk, *result)
-
-    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures (B, 3, 32, 32) in [-1, 1], tokens of T5 and CLIP (B, TXT_TOKENS)."""
-        indices = indices % self.size
-        if len(missing := np.unique(indices[~self.drawn[indices]])):
-            self._put(missing, *_draw(self.seed, self.kinds, missing))
-        x = torch.from_numpy(self.pictures[indices]).movedim(-1, 1).float() / 127.5 - 1
-        return x, *self.tokens[torch.from_numpy(indices)].unbind(1)
-
-    def _put(self, indices: np.ndarray, pictures: np.ndarray, captions: list[str]) -> None:
-        self.pictures[indices], self.drawn[indices] = pictures, True
-        self.tokens[torch.from_numpy(indices)] = torch.stack(self.model.tokenize(captions), dim=1)
-
-
-def _draw(seed: int, kinds: tuple[str, ...], indices: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    return shapeworld.captioned(seed, indices, mini.SIZE, kinds)
-
-
 class Batch(NamedTuple):
-    """x_t (B, 3, 32, 32) = (1 - t) x + t eps, t (B,), velocity (B, 3, 32, 32) = eps - x, tokens of T5 and CLIP (B, TXT_TOKENS)."""
+    """x_t (B, 3, 32, 32) = (1 - t) x + t eps, t (B,), velocity (B, 3, 32, 32) = eps - x, tokens (B, 2, TEXT_TOKENS)."""
 
     x: Tensor
     t: Tensor
     velocity: Tensor
-    t5_ids: Tensor
-    clip_ids: Tensor
+    tokens: Tensor
 
 
 @dataclass(frozen=True)
 class Flow:
     """Batches of rectified flow, drawn from torch's generator, and the losses on them.
 
-    null: tokens (1, TXT_TOKENS) of the empty caption. batch: pictures of this process. mean, std: t is the sigmoid of such a normal (Esser
-    et al. 2024). drop: share of pictures whose caption is left out. window: tokens of a side of the part of the picture that the network
-    sees; 0: all of it.
+    null: tokens (1, 2, TEXT_TOKENS) of the empty caption.
+    batch: pictures of this process.
+    mean, std: t is the sigmoid of such a normal (Esser et al. 2024).
+    drop: share of pictures whose caption is left out.
+    window: patches of a side of the part of the picture that the network sees; 0: all of it.
     """
 
     pool: Pool
-    null: tuple[Tensor, Tensor]
+    null: Tensor
     batch: int
     patch: int
     mean: float
@@ -110,37 +67,37 @@ class Flow:
 
     def draw(self, step: int) -> Batch:
         first = (step * self.world + self.rank) * self.batch
-        x, *ids = self.pool.batch(np.arange(first, first + self.batch))
+        x, tokens = self.pool.batch(np.arange(first, first + self.batch))
         t = torch.sigmoid(self.mean + self.std * torch.randn(self.batch))
-        eps, left_out = torch.randn(x.shape), torch.rand(self.batch)[:, None] < self.drop
-        t5_ids, clip_ids = (torch.where(left_out, null, some) for null, some in zip(self.null, ids))
+        eps, left_out = torch.randn(x.shape), torch.rand(self.batch) < self.drop
+        tokens = torch.where(left_out[:, None, None], self.null, tokens)
         at = t[:, None, None, None]
-        return Batch(*(value.to(self.device) for value in ((1 - at) * x + at * eps, t, eps - x, t5_ids, clip_ids)))
+        return Batch(*(value.to(self.device) for value in ((1 - at) * x + at * eps, t, eps - x, tokens)))
 
     def loss(self, network: nn.Module, step: int) -> Tensor:
         """Mean squared error of the velocity."""
-        x, t, velocity, *ids = self.draw(step)
+        x, t, velocity, tokens = self.draw(step)
         keep = self._window()
         target = mini.patches(velocity, self.patch)
-        predicted = network(x, t, *ids, patch=self.patch, keep=keep)
+        predicted = network(x, t, tokens, patch=self.patch, keep=keep)
         return F.mse_loss(predicted.float(), target if keep is None else target[:, keep])
 
     def distil(self, teacher: mini.Mini, network: nn.Module, step: int) -> Tensor:
         """The same to what the teacher says under guidance w, uniform in GUIDANCE, of which the network is told: u + w (c - u), with c and
         u the teacher's velocities with and without the caption (Meng et al. 2023)."""
-        x, t, _, *ids = self.draw(step)
+        x, t, _, tokens = self.draw(step)
         low, high = GUIDANCE
         w = torch.empty(len(x)).uniform_(low, high).to(self.device)
         with torch.no_grad():
-            c = teacher(x, t, *ids).float()
-            u = teacher(x, t, *(null.expand(len(x), -1).to(self.device) for null in self.null)).float()
-        return F.mse_loss(network(x, t, *ids, w).float(), u + w[:, None, None] * (c - u))
+            c = teacher(x, t, tokens).float()
+            u = teacher(x, t, self.null.to(self.device).expand_as(tokens)).float()
+        return F.mse_loss(network(x, t, tokens, w).float(), u + w[:, None, None] * (c - u))
 
     def _window(self) -> Tensor | None:
         """Indices (window^2,) of the tokens of a random part of the picture, the same for the whole batch."""
         if not self.window:
             return None
-        rows = mini.SIZE // self.patch
+        rows = SIZE // self.patch
         top, left = torch.randint(rows - self.window + 1, (2,)).tolist()
         grid = torch.arange(rows * rows, device=self.device).reshape(rows, rows)
         return grid[top : top + self.window, left : left + self.window].flatten()
@@ -174,13 +131,13 @@ def main(args: argparse.Namespace) -> None:
             raise ValueError(f"--batch {settings.batch} must be a multiple of the {world} processes")
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.manual_seed(settings.seed)
-        channels = mini.CHANNELS * args.patch**2
+        channels = CHANNELS * args.patch**2
         params = mini.PARAMS.replace(in_channels=channels, out_channels=channels, guidance_embed=args.distil is not None)
         model = mini.Mini(params).to(device)
         start = args.distil or args.init
         if start and not args.resume:
             print(disk.warm_start(model, start), flush=True)
-        pool = Pool(model, args.pool, tuple(args.kinds), settings.seed)
+        pool = Pool(model.tokenize, args.pool, args.kinds, settings.seed)
         if args.workers:
             pool.fill(args.workers)
         flow = Flow(
