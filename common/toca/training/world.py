@@ -32,8 +32,8 @@ def t5_tokenizer() -> Any:
     """transformers' T5Tokenizer: one token per word of a caption, `</s>` at the end. Other words are spelt."""
     from transformers import T5Tokenizer
 
-    known, spelt = [("\u2581" + word, -2.0) for word in words()], [("\u2581", -20.0), *((letter, -20.0) for letter in LETTERS)]
-    return T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *known, *spelt], extra_ids=0)
+    special, known = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -20.0)], [("\u2581" + word, -2.0) for word in words()]
+    return T5Tokenizer(vocab=[*special, *known, *((letter, -20.0) for letter in LETTERS)], extra_ids=0)
 
 
 def t5_encoder(tokenizer: Any) -> Any:
