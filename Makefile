@@ -1,15 +1,17 @@
 # make sample   DiT-ToCa's main job on the embedded model: a picture and a table
 # make test     lint and all tests
-# Both set up a virtual environment first, once. PYTHON (3.11 or newer) and VENV may be given.
+# make lint     ruff and mypy
+# make docs     the documentation, into site/
+# All set up a virtual environment first, once. PYTHON (3.11 or newer) and VENV may be given.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 REQUIREMENTS := $(addprefix environments/, requirements-dit.txt requirements-pixart.txt requirements-opensora.txt requirements-flux.txt \
-	requirements-test.txt)
+	requirements-test.txt requirements-docs.txt)
 PACKAGES := common DiT-ToCa PixArt-alpha-ToCa Open-Sora-ToCa flux-ToCa
 
-.PHONY: sample test lint clean
+.PHONY: sample test lint docs clean
 
 sample: $(VENV)/.ready
 	cd DiT-ToCa && $(BIN)/python demo.py --output ../sample.png
@@ -19,6 +21,10 @@ test: lint
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check $(PACKAGES)
+	$(BIN)/mypy
+
+docs: $(VENV)/.ready
+	cd common && NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 $(VENV)/.ready: $(REQUIREMENTS) $(PACKAGES:%=%/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
@@ -27,4 +33,4 @@ $(VENV)/.ready: $(REQUIREMENTS) $(PACKAGES:%=%/pyproject.toml)
 	touch $@
 
 clean:
-	rm -rf $(VENV) sample.png
+	rm -rf $(VENV) site sample.png

@@ -9,7 +9,7 @@ from typing import Any
 
 _HOME = {  # where each public name lives
     "engine.cache": ("Cache", "LayerCache", "NO_CACHE", "RunCache", "UncachedLayer"),
-    "methods": ("DuCa", "FORA", "METHODS", "Method", "NoCaching", "TaylorSeer", "ToCa", "register"),
+    "methods": ("DuCa", "FORA", "METHODS", "Method", "NoCaching", "Scheduled", "TaylorSeer", "ToCa", "register"),
     "planning.flops": ("total_flops", "uncached_flops"),
     "planning.memory": ("predict",),
     "planning.plan": ("Action", "Kind", "Plan"),
@@ -24,7 +24,7 @@ __all__ = ["__version__", *_MODULES]
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         try:
-            return version("toca")
+            return version("toca-engine")
         except PackageNotFoundError:  # a source tree on the path, not installed
             return "0+unknown"
     if name not in _MODULES:

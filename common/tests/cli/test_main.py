@@ -210,3 +210,66 @@ def test_compare_refuses_pictures_of_several_sizes_and_broken_ones(capsys: pytes
     assert "holds 1 picture of 18 x 16 x 3" in error(capsys, "compare", a, b)
     (Path(a) / "000001.png").write_bytes(b"no picture")
     assert re.search(r"a/000001.png is no readable picture", error(capsys, "compare", a, b))
+
+
+def save_video(path: Path, frames: np.ndarray) -> str:
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=8, options={"qp": "0"})  # without loss
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "rgb24"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return str(path)
+
+
+def test_compare_reads_what_programs_write_in_folders_below(toca: Toca, tmp_path: Path) -> None:
+    a, b = pictures(4), pictures(4, seed=1)
+    for name, images in (("a", a), ("b", b)):
+        samples = tmp_path / name / "00000" / "samples"
+        samples.mkdir(parents=True)
+        for index, image in enumerate(images):
+            Image.fromarray(image).save(samples / f"{index:05d}.png")
+        Image.fromarray(pictures(1, size=40)[0]).save(samples.parent / "grid.png")
+        (samples / ".00000.12345678.part.png").write_bytes(b"")
+        (samples.parent / "metadata.jsonl").write_text("{}")
+    data = json.loads(toca("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"))
+    assert data["pairs"] == 4 and data["psnr"] == pytest.approx(psnr(a, b), abs=1e-4)
+
+
+def test_compare_reads_jpegs_and_single_pictures(toca: Toca, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pictures(1)[0]).save(tmp_path / name / "img_0.JPG")
+    assert toca("compare", str(tmp_path / "a"), str(tmp_path / "b")).startswith("1 pairs: PSNR inf dB")
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "one.png")
+    assert json.loads(toca("compare", str(tmp_path / "one.png"), str(tmp_path / "a" / "img_0.JPG"), "--json"))["psnr"] < 40
+
+
+def test_compare_reads_the_frames_of_videos(toca: Toca, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    a, b = pictures(5), pictures(5, seed=1)
+    for name, frames in (("a", a), ("b", b), ("short", b[:3])):
+        (tmp_path / name).mkdir()
+        save_video(tmp_path / name / "sample_0.mp4", frames)
+    data = json.loads(toca("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"))
+    assert (data["pairs"], data["videos"], data["identical"]) == (5, 1, 0) and data["psnr"] == pytest.approx(psnr(a, b), abs=0.3)
+    assert toca("compare", *[str(tmp_path / "a" / "sample_0.mp4")] * 2).startswith("5 pairs of frames, in 1 video: PSNR inf dB")
+    message = error(capsys, "compare", str(tmp_path / "a"), str(tmp_path / "short"))
+    assert re.search(r"short/sample_0\.mp4 ends after 3 frames, .*a/sample_0\.mp4 has more", message)
+    (tmp_path / "short" / "sample_0.mp4").write_bytes(b"no video")
+    assert "sample_0.mp4 is no readable video" in error(capsys, "compare", str(tmp_path / "a"), str(tmp_path / "short"))
+
+
+def test_compare_without_pyav_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.mp4").touch()
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "videos are read through PyAV, pip install av" in error(capsys, "compare", *[str(tmp_path / "a.mp4")] * 2)
+
+
+def test_compare_refuses_files_of_two_kinds_and_missing_ones(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    npz = save_npz(tmp_path / "a.npz", pictures())
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "a.png")
+    assert "compare files of one kind" in error(capsys, "compare", npz, str(tmp_path / "a.png"))
+    assert "No such file or directory" in error(capsys, "compare", str(tmp_path / "a.png"), str(tmp_path / "b.png"))

@@ -13,7 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from toca.loading.weights import check_header, find, fingerprint, load_checkpoint, load_into, load_state_dict, shapes_of, unwrapped
+from toca.loading.weights import (
+    check_header,
+    find,
+    fingerprint,
+    identity,
+    load_checkpoint,
+    load_into,
+    load_state_dict,
+    parts_of,
+    shapes_of,
+    unwrapped,
+)
 
 STATE = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
 
@@ -344,3 +355,25 @@ def test_an_index_that_is_none_or_leads_elsewhere_is_refused(tmp_path, content):
     path.write_text(content)
     with pytest.raises(ValueError, match=r"index\.json"):
         load_state_dict(path)
+
+
+def test_parts_of_a_training_checkpoint(tmp_path):
+    torch.save({"state_dict": STATE, "state_dict_ema": STATE, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "training.pt")
+    torch.save(STATE, tmp_path / "plain.pt")
+    save_file(STATE, tmp_path / "plain.safetensors")
+    assert parts_of(tmp_path / "training.pt") == ["state_dict", "state_dict_ema", "optimizer"]
+    assert parts_of(tmp_path / "plain.pt") == parts_of(tmp_path / "plain.safetensors") == []
+
+
+def test_identities_tell_files_folders_and_names_apart(tmp_path):
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(content)
+    a, b, c = (tmp_path / name for name in "abc")
+    (b / "README.md").write_text("no matter", encoding="utf-8")
+    assert identity(a) == identity(b)
+    assert len({identity(a), identity(c), identity(a, c), identity(a, more=["x"]), identity("some/name"), identity("other/name")}) == 6
+    assert identity(a / "model.safetensors") == identity(b / "model.safetensors") != identity(c / "model.safetensors")
+    before = identity(a)
+    (a / "config.json").write_text("{}", encoding="utf-8")
+    assert identity(a) != before

@@ -20,7 +20,7 @@ def tokens(plan, branch="mlp", layer=0):
 
 
 def test_every_method_is_listed_by_its_name():
-    assert list(METHODS) == ["none", "fora", "toca", "duca", "taylorseer"]
+    assert list(METHODS) == ["none", "fora", "toca", "duca", "taylorseer", "scheduled"]
     assert all(METHODS[name].name == name for name in METHODS)
 
 

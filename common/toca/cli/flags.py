@@ -101,7 +101,9 @@ def add_method_flags(
         else:
             ranged = {int: whole, float: number}.get(flag.type)
             kind = ranged(flag.least, flag.most) if ranged else flag.type
-            add(flag.name, flag.default, flag.help, type=kind, choices=flag.choices and flag.choices(spec))
+            allowed = flag.choices and flag.choices(spec)
+            default = allowed[0] if allowed and flag.default not in allowed else flag.default
+            add(flag.name, default, flag.help, type=kind, choices=allowed)
     return group
 
 

@@ -129,8 +129,10 @@ def command_line() -> Parser:
         sub = commands.add_parser(name, help=command.help, description=command.description, usage=usage)
         sub.add_argument("model", metavar="MODEL", help=f"an installed model, for instance dit; its flags: toca {name} MODEL --help")
         add_options(sub, command)
-    sub = commands.add_parser("compare", help="PSNR and SSIM of two sample sets", description="Mean PSNR and SSIM of pairs of pictures.")
-    sub.add_argument("a", metavar="A", help="samples: an .npz with arr_0, uint8 (N, H, W, C), or a folder of PNGs")
+    sub = commands.add_parser(
+        "compare", help="PSNR and SSIM of two sample sets", description="Mean PSNR and SSIM of pairs of pictures or frames."
+    )
+    sub.add_argument("a", metavar="A", help="samples: an .npz with arr_0, uint8 (N, H, W, C), a picture, a video, or a folder of them")
     sub.add_argument("b", metavar="B", help="samples to compare them with, of the same kind, number, names and sizes")
     sub.add_argument("--json", action="store_true", help="print machine-readable data")
     usage = "toca bench MODEL [options of the benchmark]"

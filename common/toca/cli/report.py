@@ -38,6 +38,12 @@ def describe(method: Method) -> str:
     return f"{method.name}({', '.join(settings)})" if settings else method.name
 
 
+def folder_label(method: Method) -> str:
+    """The part of a folder's name that tells runs by their method and its settings."""
+    settings = [str(getattr(method, flag.field)) for flag in method.flags if flag.in_name]
+    return "_".join([method.label or method.name, *settings])
+
+
 def heading(run: PlannedRun) -> str:
     return f"{run.title}, {describe(run.method)}"
 
@@ -75,7 +81,7 @@ def summary_line(summary: Data) -> str:
 
 def flops_lines(run: PlannedRun, images: int) -> str:
     """What upstream's counter prints for a whole batch, and every matrix product counted at two per multiply-add."""
-    counted = {counter: total_flops(run.plan, counter, run.rows_per_image * images) / 1e12 for counter in ("upstream", "matmul")}
+    counted = {counter: total_flops(run.plan, counter, run.rows_per_image * images) / 1e12 for counter in reversed(run.spec.counters[:2])}
     return "\n".join(f"{counter}: {tflops} TFLOPs for {images} image(s)" for counter, tflops in counted.items())
 
 
@@ -164,7 +170,7 @@ def flops_text(data: Data) -> str:
     rows.append(["speed-up", "", *(cell for c in counters.values() for cell in (f"{c['speedup']:.3f}x", ""))])
     images = "1 image" if data["images"] == 1 else f"{data['images']} images"
     text = f"{data['heading']}: {images}, {data['rows_per_image'] * data['images']} batch rows\n\n{columns(header, rows)}"
-    if rounded := counters["upstream"].get("rounded_tflops"):
+    if rounded := counters.get("upstream", {}).get("rounded_tflops"):
         text += f"\n\nas published tables add it up, every step rounded: {rounded:.2f} TFLOPs"
     return text
 
@@ -224,4 +230,5 @@ def size(count: int) -> str:
 def compare_text(data: Data) -> str:
     psnr = math.inf if data["psnr"] is None else data["psnr"]
     equal = f" ({data['identical']} pairs are identical)" if data["identical"] else ""
-    return f"{data['pairs']} pairs: PSNR {psnr:.3f} dB, SSIM {data['ssim']:.4f}{equal}"
+    videos = f" of frames, in {data['videos']} video{'s' * (data['videos'] != 1)}" if data["videos"] else ""
+    return f"{data['pairs']} pairs{videos}: PSNR {psnr:.3f} dB, SSIM {data['ssim']:.4f}{equal}"

@@ -41,7 +41,7 @@ def preset_data(name: str, preset: Preset, run: PlannedRun) -> Data:
         preset=name,
         flags=dict(preset.flags),
         published=[asdict(row) | dict(exact=exact(row.counter)) for row in preset.published],
-        exact=exact("upstream"),
+        exact=exact("upstream" if "upstream" in run.spec.counters else "matmul"),
         ours=_counted(run.plan, "matmul", rows),
     )
 
@@ -73,6 +73,9 @@ def table_text(data: Sequence[Data]) -> str:
     rows = []
     for entry in data:
         counter = None
+        if not entry["published"]:
+            cells = [*_cells(entry["exact"]), "", "", *_cells(entry["ours"])]
+            rows.append([entry["preset"], *cells, *("" for _ in quality), ""])
         for place, row in enumerate(entry["published"]):
             numbers = {key: _printed(value) for key, value in row["numbers"].items()}
             text = row["source"] + (f" ({row['note']})" if row["note"] else "")
@@ -85,9 +88,9 @@ def table_text(data: Sequence[Data]) -> str:
                 *(numbers.get(key, "") for key in quality),
                 f"[{sources.setdefault(text, len(sources) + 1)}]",
             ])  # fmt: skip
-    notes = "\n".join(f"[{number}] {text}" for text, number in sources.items())
+    notes = "".join(f"\n[{number}] {text}" for text, number in sources.items())
     legend = (
         "FLOPs of one image. exact: the published code's counter on its own steps, or the counter of a row's source where they differ. "
         "ours: all matrix products on our default steps."
     )
-    return f"{columns(header, rows)}\n\n{legend}\n{notes}"
+    return f"{columns(header, rows)}\n\n{legend}{notes}"

@@ -15,7 +15,7 @@ from toca.engine.slots import Last, Slot, Taylor
 from toca.engine.token_shards import WHOLE, Whole
 from toca.planning.memory import MODULATION_BUDGET, ONCE_BUDGET, Held, layers_once, table_elements
 from toca.planning.method import Method, Ranking
-from toca.planning.plan import Action, Kind, chunks_needed
+from toca.planning.plan import STANDS_IN, Action, Kind, chunks_needed
 from toca.planning.spec import HIDDEN, Branch, ModelSpec, Stack, check_branch_names
 
 Chunks = Sequence[Any]  # of Tensor (R, 1, D); None where the step reads no such chunk
@@ -82,7 +82,7 @@ class RunCache(Protocol):
         """(block, its cache) for every layer of the stack that runs at this step."""
 
     def hidden(self, x: Tensor) -> Tensor:
-        """The hidden state after the last stack: x, or the stored one if this step skipped the layers."""
+        """The hidden state after the last stack: x, or what stands in for it if this step ran no layers."""
 
     def once(self, name: str, f: Callable[[], Tensor]) -> Tensor:
         """f(), computed at the first call of the run and kept to its end: for what no step changes, such as an embedded text."""
@@ -359,7 +359,7 @@ class Cache:
         self._layers: dict[str, list[CachedLayer]] = {}
         self._selectors: list[Selector] = []
         self._row_seeds: Tensor | None = None  # (R,), if the cache draws itself
-        self._hidden = Last()
+        self._hidden: Slot = Taylor() if method.forecasts else Last()
         self._once: dict[str, Tensor] = {}
         self._chunks: dict[tuple[str, int, int], tuple[int, ...]] = {}
 
@@ -397,8 +397,11 @@ class Cache:
 
     def hidden(self, x: Tensor) -> Tensor:
         action = self.plan.steps[self.index][HIDDEN]
-        if action.kind is not Kind.FULL:
+        if action.kind in STANDS_IN:
             return self._hidden.recall(action)
+        if action.kind is not Kind.FULL:
+            return x
+        self._hidden.prepare(action)
         if action.keep and x.untyped_storage().nbytes() > x.nbytes:
             x = x.clone()  # not a view, which would hold other tokens too
         self._hidden.put(x, action)

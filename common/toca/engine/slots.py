@@ -89,7 +89,7 @@ class Taylor:
         new = value
         for k in range(action.order):
             old, self.factors[k] = self.factors[k], new
-            new = old.neg_().add_(new).div_(action.gap)
+            new = new.sub(old).div_(action.gap)  # not in place of the old: whoever got that as an output may hold it
         self.factors[action.order :] = [new]
 
     def recall(self, action: Action) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from toca.loading.pretrained import from_disk_or_hub
-from toca.loading.weights import check_tensors, plain_reason
+from toca.loading.pretrained import config_of, from_disk_or_hub, is_hub_name
+from toca.loading.weights import check_tensors, plain_reason, shapes_of
 
 Encoder = Decoder = Callable[[Tensor], Tensor]
 PUBLISHED = {name: f"stabilityai/sd-vae-ft-{name}" for name in ("ema", "mse")}
@@ -33,10 +35,36 @@ def load_autoencoder(source: str, device: torch.device, advice: str) -> torch.nn
     if missing := sorted(info["missing_keys"]):
         raise ValueError(f"VAE {source} lacks {len(missing)} of its tensors, first {missing[0]}: {advice}")
     check_tensors(vae.state_dict(), str(source))
-    stride, channels = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
+    _check_kind(vae.config, source)
+    return vae.requires_grad_(False).to(device).eval()
+
+
+def check_autoencoder(source: str, advice: str) -> None:
+    """Make sure, without loading it, that an autoencoder is there and of the right kind; of a hub name, its configuration alone.
+
+    Raises ValueError as `load_autoencoder`, but not on what only the weights tell.
+    """
+    try:
+        if is_hub_name(source):
+            from diffusers import AutoencoderKL
+
+            try:
+                config = AutoencoderKL.load_config(source, local_files_only=True)
+            except OSError:
+                config = AutoencoderKL.load_config(source)
+        else:
+            config = config_of(Path(source))
+            shapes_of(source)
+    except Exception as error:
+        raise ValueError(f"no VAE {source}: {advice} ({plain_reason(error)})") from error
+    _check_kind(config, source)
+
+
+def _check_kind(config: Mapping[str, Any], source: str) -> None:
+    blocks, channels = config.get("block_out_channels", ()), config.get("latent_channels")
+    stride = 2 ** (len(blocks) - 1) if blocks else None
     if (stride, channels) != (STRIDE, CHANNELS):
         raise ValueError(f"VAE {source} has {channels} latent channels and stride {stride}; the model is made for {CHANNELS} and {STRIDE}")
-    return vae.requires_grad_(False).to(device).eval()
 
 
 def decoder(vae: torch.nn.Module, device: torch.device) -> Decoder:

@@ -80,7 +80,7 @@ def check_encoder(source: str | Path, types: Collection[str] = ("t5",), tokenize
         return
     if not folder.is_dir():
         raise ValueError(f"{source} is neither a folder nor a hub name (owner/model)")
-    kind = _config(folder).get("model_type")
+    kind = config_of(folder).get("model_type")
     if kind not in types:
         raise ValueError(f"{source} holds a model of type {kind!r}, wanted {' or '.join(types)}")
     try:
@@ -91,7 +91,8 @@ def check_encoder(source: str | Path, types: Collection[str] = ("t5",), tokenize
         tokenizer_folder(folder)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def config_of(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder. Raises ValueError if there is none."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -139,7 +140,7 @@ def tokenizer_folder(source: str | Path) -> Path | str:
         return source
     folder = Path(source).resolve()
     own = "tokenizer" + folder.name.removeprefix("text_encoder") if folder.name.startswith("text_encoder") else "tokenizer"
-    kind = KINDS.get(_config(folder).get("model_type", ""))
+    kind = KINDS.get(config_of(folder).get("model_type", ""))
     beside = dict.fromkeys(folder.parent / name for name in (own, "tokenizer", "tokenizer_2"))
     for place in (Path(source), *beside):
         if any(all((place / file).is_file() for file in files) for files in VOCABULARIES) and _tokenizer_kind(place) in (None, kind):

@@ -27,6 +27,7 @@ from toca.loading.layouts import layout_of
 PARTS = ("ema", "model")
 WHOLE = ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.bin")  # in folders
 INDEX = ".index.json"
+DECISIVE = {".safetensors", ".bin", ".pt", ".pth", ".json", ".model", ".txt"}  # of what a network computes
 WRAPPERS = r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."  # what torch.compile and FSDP put into names, anywhere
 ADVICE = re.compile(r"weights_only|safe_globals|allowlist|trust|allow_pickle", re.IGNORECASE)  # of libraries, to switch safety off
 
@@ -92,6 +93,15 @@ def check_header(
     """
     found = shapes_of(path, parts)
     _check_fit({key: shape for key, shape in found.items() if key not in ignored}, expected, str(path))
+
+
+def parts_of(path: str | Path) -> list[str]:
+    """What a training checkpoint has parts of, without reading the tensors: what `parts` of the other functions may name.
+
+    None of a file that holds tensors alone. Raises as `shapes_of`.
+    """
+    files = [file for file in weight_files(path) if not _is_safetensors(file)]
+    return [str(key) for file in files for key, value in _load_torch(file, "meta").items() if isinstance(value, Mapping)]
 
 
 def weight_files(path: str | Path) -> list[Path]:
@@ -278,3 +288,16 @@ def fingerprint(path: str | Path, ends: int = 2**20) -> str:
         file.seek(max(0, size - ends))
         digest.update(file.read(ends))
     return digest.hexdigest()
+
+
+def identity(*sources: str | Path, more: Sequence[str] = ()) -> str:
+    """Tells networks apart that may give different outputs: a short hash of the ends of the files, or of all files in the folders, that
+    hold weights or say what to do with them; of a hub name itself.
+
+    more: what else decides the outputs.
+    """
+    content = []
+    for source in map(Path, sources):
+        files = sorted(file for file in source.iterdir() if file.suffix in DECISIVE) if source.is_dir() else [source]
+        content += [f"{file.name} {fingerprint(file)}" for file in files if file.is_file()] or [str(source)]
+    return hashlib.blake2b("\n".join([*content, *more]).encode(), digest_size=8).hexdigest()

@@ -3,6 +3,7 @@
 from toca.methods.duca import DuCa
 from toca.methods.fora import FORA
 from toca.methods.none import NoCaching
+from toca.methods.scheduled import Scheduled
 from toca.methods.taylorseer import TaylorSeer
 from toca.methods.toca import ToCa
 from toca.planning.method import Method
@@ -20,7 +21,7 @@ def register(method: type[Method]) -> type[Method]:
     return method
 
 
-for _method in (NoCaching, FORA, ToCa, DuCa, TaylorSeer):
+for _method in (NoCaching, FORA, ToCa, DuCa, TaylorSeer, Scheduled):
     register(_method)
 
-__all__ = ["FORA", "METHODS", "DuCa", "Method", "NoCaching", "TaylorSeer", "ToCa", "register"]
+__all__ = ["FORA", "METHODS", "DuCa", "Method", "NoCaching", "Scheduled", "TaylorSeer", "ToCa", "register"]

@@ -27,7 +27,7 @@ class TaylorSeer(Method):
     @classmethod
     def from_flags(cls: type[M], given: Mapping[str, Any]) -> M:
         """Its cycle is `interval` where a fork has that flag, as upstream's DiT."""
-        return super().from_flags({**given, "fresh_threshold": given.get("interval", given["fresh_threshold"])})
+        return super().from_flags({**given, "fresh_threshold": given.get("interval", given.get("fresh_threshold"))})
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         check_positive(interval=self.interval, num_steps=num_steps)

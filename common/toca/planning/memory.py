@@ -66,6 +66,7 @@ def predict(
     packed = {place: reads for some in timelines for place, reads in some.packed.items()}
     outputs = _stored(plan, sizes, packed, method.forecasts)
     hidden = rows * spec.hidden[0] * spec.hidden[1] * element_size
+    states = _states(plan, method.forecasts)
     seeds = rows * INT64 if ranking and ranking.rule.random else 0
     selectors = [_selector(some, rows) for some in timelines]
     modulation = sum(_tables(plan, rows * element_size, modulation_budget))
@@ -75,7 +76,7 @@ def predict(
         Held(
             outputs=outputs[step],
             inputs=inputs[step],
-            hidden=hidden if actions[HIDDEN].keep else 0,
+            hidden=hidden * states[step],
             ranking=seeds + sum(held[step] for held in selectors),
             modulation=modulation,
             once=once,
@@ -134,6 +135,18 @@ def _stored(plan: Plan, sizes: Mapping[Site, int], packed: Mapping[tuple[int, Si
                 held[site] = sizes[site] * (action.order + 1 if forecasts else 1) * action.keep
         totals.append(sum(held.values()))
     return totals
+
+
+def _states(plan: Plan, forecasts: bool) -> list[int]:
+    """How many hidden states, differences of them included, are held after every step."""
+    held, states = 0, []
+    for actions in plan.steps:
+        action = actions[HIDDEN]
+        if action.kind is Kind.FULL:
+            held = action.order + 1 if forecasts else 1
+        held *= action.keep
+        states.append(held)
+    return states
 
 
 def _selector(timeline: Timeline, rows: int) -> list[int]:

@@ -91,8 +91,8 @@ class Method:
 
     @classmethod
     def from_flags(cls: type[M], given: Mapping[str, Any]) -> M:
-        """The method that flags stand for, by their names; those a fork lacks keep the field's default. Raises ValueError."""
-        return cls(**{flag.field: given[flag.name] for flag in cls.flags if flag.name in given})
+        """The method that flags stand for, by their names; where one is lacking or None the field keeps its default. Raises ValueError."""
+        return cls(**{flag.field: given[flag.name] for flag in cls.flags if given.get(flag.name) is not None})
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         """The plan of a run of `num_steps` model calls. Raises ValueError on settings that make no sense."""

@@ -47,11 +47,16 @@ class Action:
 
 
 Actions = Mapping[Site, Action]  # of one step
+STANDS_IN = {Kind.REUSE: "skip", Kind.FORECAST: "output"}  # for the layers, at `HIDDEN`: the last state, or a forecast of it
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`steps[e][site]`: the action of a site at step e, in execution order; of every site of the spec, and `HIDDEN`."""
+    """`steps[e][site]`: the action of a site at step e, in execution order; of every site of the spec, and `HIDDEN`.
+
+    At `HIDDEN`, full: the state of this step is the newest that may stand in for another. partial: layers ran, but it is none of those.
+    reuse, forecast: what is stored stands in for the layers.
+    """
 
     spec: ModelSpec
     steps: tuple[Actions, ...]
@@ -81,13 +86,13 @@ class Plan:
         return any(action.kind is not Kind.FULL for actions in self.steps for action in actions.values())
 
     def kind_counts(self) -> Counter[str]:
-        """Steps by kind: full, mixed (some layers or branches full), partial, reuse, forecast, skip."""
+        """Steps by kind: full, mixed (some layers or branches full), partial, reuse, forecast, skip, output (its forecast)."""
         return Counter(self.step_kind(step) for step in range(self.num_steps))
 
     def step_kind(self, step: int) -> str:
         actions = self.steps[step]
-        if actions[HIDDEN].kind is not Kind.FULL:
-            return "skip"
+        if actions[HIDDEN].kind in STANDS_IN:
+            return STANDS_IN[actions[HIDDEN].kind]
         kinds = {action.kind for site, action in actions.items() if site != HIDDEN}
         if kinds == {Kind.FULL}:
             return "full"
@@ -164,7 +169,7 @@ def _skip_unread(steps: list[dict[Site, Action]], fed: Site, reader: Site) -> No
 
 def _mark_kept(steps: list[dict[Site, Action]], site: Site, history: bool) -> None:
     kinds = [actions[site].kind for actions in steps]
-    reads = [kind not in (Kind.FULL, Kind.SKIP) for kind in kinds]
+    reads = [kind not in (Kind.FULL, Kind.SKIP) and (site != HIDDEN or kind in STANDS_IN) for kind in kinds]
     replaces = [kind is Kind.FULL and not history for kind in kinds]
     for step, actions in enumerate(steps):
         if next_reader(step, reads, replaces) is not None:

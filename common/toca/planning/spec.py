@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 COUNTERS = ("matmul", "upstream", "executed")  # the last where a spec tells it from the first
 Site = tuple[str, int, str]  # (stack, layer, branch)
-HIDDEN: Site = ("model", 0, "hidden")  # the hidden state after the last block, which stands in for a skipped step
+HIDDEN: Site = ("model", 0, "hidden")  # the state after the last block, which stands in for a step without layers
 
 
 RESERVED = frozenset(  # what `cache.<name>` is already in a block
@@ -196,7 +196,9 @@ class ModelSpec:
 
     @property
     def counters(self) -> tuple[str, ...]:
-        return COUNTERS if "executed" in self.forward_cost else COUNTERS[:2]
+        """Those that the costs are given in; `upstream` if there is a published code to count as."""
+        given = set(self.forward_cost).union(*(branch.cost for stack in self.stacks for branch in stack.branches))
+        return tuple(counter for counter in COUNTERS if counter in given)
 
     def cycle(self, method: str) -> Cycle:
         """How full steps of a method recur; the plain cycle for one that the model has none for."""

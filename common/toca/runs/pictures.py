@@ -8,10 +8,21 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor, uint8
+from torch import Tensor, isfinite, uint8
 
 from toca.runs.files import atomic_path
 from toca.runs.outputs import check_file
+
+
+def check_finite(values: Tensor, what: str) -> None:
+    """Raises ValueError if any value is NaN or infinite, of which a decoder would make black or grey pictures without a word.
+
+    Call it once, after the loop and before decoding: it waits for the device. what: names the values, as in "the latents of prompt 3".
+    """
+    finite = isfinite(values)
+    if not bool(finite.all()):
+        bad = values.numel() - int(finite.sum())
+        raise ValueError(f"{what}: {bad} of {values.numel()} values are NaN or infinite; fp16 overflows in some models, try bf16 or fp32")
 
 
 def to_uint8(images: Tensor, truncate: bool = False) -> np.ndarray:
