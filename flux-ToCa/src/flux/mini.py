@@ -83,6 +83,11 @@ class Mini(nn.Module):
         """Tokens of T5 and of CLIP, (B, 2, TEXT_TOKENS). CLIP looks only backwards: what is beyond the end changes nothing."""
         return torch.stack([padded(tokenizer, captions) for tokenizer in (self.t5_tokenizer, self.clip_tokenizer)], dim=1)
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weights Muon is made for: attention and MLP linears of the transformer's blocks."""
+        named = self.flux.named_parameters()
+        return [p for name, p in named if "_blocks." in name and p.ndim == 2 and not name.endswith("lin.weight")]
+
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """txt (B, TEXT_TOKENS, T5_WIDTH) and y (B, CLIP_WIDTH)."""
         t5_ids, clip_ids = tokens.unbind(1)
@@ -128,12 +133,6 @@ def initialised(flux: Flux) -> Flux:
             if name == "guidance_in.out_layer":
                 nn.init.zeros_(module.weight)  # a model that learns guidance begins as the one without
     return flux
-
-
-def hidden_matrices(model: Mini) -> list[nn.Parameter]:
-    """The weights Muon is made for: attention and MLP linears of the transformer's blocks."""
-    named = model.flux.named_parameters()
-    return [p for name, p in named if "_blocks." in name and p.ndim == 2 and not name.endswith("lin.weight")]
 
 
 def save(model: Mini, folder: Path, dtype: torch.dtype = torch.float16) -> Path:
