@@ -12,34 +12,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from pixart.flags import RunSettings, add_run_flags, parse
-from pixart.pipeline import Pipeline
+from pixart.pipeline import Pipeline, embed
 from pixart.runs import MEMORY_ADVICE
 from toca.cli.flags import Parser
 from toca.cli.report import run_summary, summary_line
 from toca.console import announce
 from toca.runs.clock import Stopwatch
-from toca.runs.pictures import save_picture
+from toca.runs.pictures import check_picture, save_picture
 from toca.runs.programs import program_errors, reproducible_matmuls
 
 
 @program_errors(MEMORY_ADVICE)
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(parser(), argv)
-    if Path(args.output).suffix.lower() not in Image.registered_extensions():
-        raise ValueError(f"--output {args.output}: not the name of a picture, try sample.png")
+    if not args.prompt.strip():
+        raise ValueError("--prompt is empty")
+    check_picture(Path(args.output), "--output")
     settings = RunSettings.from_args(args, [args.prompt.strip()])
     reproducible_matmuls()
     announce(summary_line(run_summary(settings.run)))
     watch = Stopwatch(device := torch.device(settings.device))
+    embed(settings, device)
     pipeline = Pipeline.load(settings, device, progress=True)
-    pipeline.encode([settings.prompts[0].text])
     with watch:
         (picture,) = pipeline.pictures(settings.prompts, settings.seed, [0])
     watch.items += 1
-    save_picture(picture, args.output)
+    save_picture(picture, Path(args.output))
     announce(f"{picture.shape[1]} x {picture.shape[0]} pixels, {watch.report()} -> {args.output}")
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from dit.flags import SIZES, VAE_STRIDE
+from dit.flags import FOLDER, SIZES, VAE_STRIDE
 from dit.model import DiT
 from dit.spec import CONFIGS, dit_spec
+from toca.cli.flags import MOST_PIXELS, MOST_STEPS, Parser, whole
 from toca.diffusion import create_diffusion
 from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
@@ -69,18 +69,18 @@ def bench(name: str, dtype: str, batch: int, args: argparse.Namespace, device: t
     return results
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="toca bench dit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    p = Parser(prog="toca bench dit", description=__doc__)
     p.add_argument("--model", nargs="+", choices=CONFIGS, default=["DiT-B/2"])
-    p.add_argument("--num-sampling-steps", type=int, default=50)
-    p.add_argument("--image-size", type=int, default=None)
+    p.add_argument("--num-sampling-steps", type=whole(1, MOST_STEPS), default=50)
+    p.add_argument("--image-size", type=whole(1, MOST_PIXELS), default=None)
     add_flags(p, METHODS)
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    run_all(args, Path(__file__).parents[1] / "benchmarks", args.model, bench)
+    run_all(args, FOLDER / "benchmarks", args.model, bench)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,14 @@ from torch import Tensor
 
 from dit.model import DiT
 from dit.spec import dit_spec
-from toca.cli.report import run_summary, summary_line
 from toca.diffusion import GaussianDiffusion
 from toca.engine.cache import Cache
 from toca.methods import Method
 from toca.planning.plan import Plan
-from toca.planning.run import PlannedRun
 from toca.planning.spec import ModelSpec
 
 Noise = Callable[[int], Tensor]  # step index -> standard normal draws (B, C, H, W)
+Callback = Callable[[int, Tensor], None]  # after every step: its place in the run, from 0, and x (B, C, H, W); an exception ends the run
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,30 @@ class Sampler:
         size = self.model.config.input_size
         return (self.model.in_channels, *((size, size) if isinstance(size, int) else size))
 
-    def sample(self, labels: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    @property
+    def device(self) -> torch.device:
+        return self.model.pos_embed.device
+
+    def sample(self, labels: Tensor, generators: Sequence[torch.Generator], callback: Callback | None = None) -> Tensor:
         """Latents (or pixels) (B, C, H, W) of class labels (B,), each from its own CPU generator: no image depends on its batch."""
 
         def noise(step: int) -> Tensor:
             draws = torch.stack([torch.randn(self.input_shape, generator=generator) for generator in generators])
             return draws.pin_memory().to(labels.device, non_blocking=True) if labels.is_cuda else draws  # pinned: the host does not wait
 
-        return self.run(labels, noise(self.diffusion.num_timesteps), noise, seeds=[generator.initial_seed() for generator in generators])
+        seeds = [generator.initial_seed() for generator in generators]
+        return self.run(labels, noise(self.diffusion.num_timesteps), noise, seeds, callback=callback)
 
     @torch.no_grad()
-    def run(self, labels: Tensor, z: Tensor, noise: Noise, seeds: Sequence[int] | None = None, upstream_noise: bool = False) -> Tensor:
+    def run(
+        self,
+        labels: Tensor,
+        z: Tensor,
+        noise: Noise,
+        seeds: Sequence[int] | None = None,
+        upstream_noise: bool = False,
+        callback: Callback | None = None,
+    ) -> Tensor:
         """The sampling loop from latents z (B, C, H, W) on the device of the labels (B,); returns the final latents.
 
         noise: asked at the steps that need noise, or at every step with `upstream_noise`. seeds: for methods that draw tokens.
@@ -74,9 +86,9 @@ class Sampler:
         model, dtype, rows = self.model, self.model.pos_embed.dtype, 2 if self.guided else 1
         y = torch.cat([labels, torch.full_like(labels, model.num_classes)]) if self.guided else labels
         options = dict(clip_denoised=self.clip_denoised, progress=self.progress, upstream_noise=upstream_noise)
-        loop = self.diffusion.p_sample_loop
+        loop = self.diffusion.p_sample_loop_progressive
         if self.ddim:
-            loop, options["eta"] = self.diffusion.ddim_sample_loop, self.eta
+            loop, options["eta"] = self.diffusion.ddim_sample_loop_progressive, self.eta
         kwargs = dict(y=y)
         forward = model.forward
         if self.guided:
@@ -85,7 +97,7 @@ class Sampler:
         with Cache(self.spec, self.method, self.diffusion.num_timesteps, seeds=seeds) as cache:
             timesteps = torch.tensor(self.diffusion.timestep_map[::-1], device=z.device)
             model.precompute_modulation(cache, timesteps, y)
-            x = loop(
+            steps = loop(
                 lambda x, t, **kw: forward(x.to(dtype), t, **kw),  # the sampler's own arithmetic stays in float32
                 (rows * len(z), *z.shape[1:]),
                 z.repeat(rows, 1, 1, 1),
@@ -93,12 +105,8 @@ class Sampler:
                 noise_fn=lambda step, _: noise(step).repeat(rows, 1, 1, 1),
                 **options,
             )
-        return x[: len(labels)]
-
-    def summary(self) -> dict[str, object]:
-        """What the plan does, for one line on the terminal and for the manifest."""
-        return run_summary(PlannedRun("", self.spec, self.method, self.diffusion.num_timesteps, 2 if self.guided else 1))
-
-
-def describe(sampler: Sampler) -> str:
-    return summary_line(sampler.summary())
+            for place, step in enumerate(steps):
+                x = step["sample"][: len(labels)]
+                if callback:
+                    callback(place, x)
+        return x

@@ -1,22 +1,62 @@
-"""Which autoencoder a DiT works with; models that work on pixels need none."""
+"""DiT's networks from files: the embedded DiT-mini, the official DiT-XL/2, one's own, and the autoencoder of those on latents."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from download import PRETRAINED
+from dit.flags import FOLDER, OFFICIAL, PRETRAINED, RunSettings
+from dit.model import DiT
+from toca.console import announce
 from toca.loading.autoencoder import LATENT_SCALE, PUBLISHED, Decoder, Encoder, decoder, load_autoencoder
+from toca.loading.weights import find, load_into, load_state_dict
+from toca.nn.layers import sincos_2d
+from toca.runs.programs import DTYPES, program_errors
+
+SOURCE = "https://dl.fbaipublicfiles.com/DiT/models/"
+MINI = FOLDER / "weights" / "DiT-mini.safetensors"
 
 
-def vae_name(name: str | None, in_channels: int, default: str) -> str:
-    """The `--vae` of a model: `none` for one on pixels (3 channels). Raises ValueError where the flag and the model do not go together."""
-    name = name or ("none" if in_channels == 3 else default)
-    if (name == "none") != (in_channels == 3):
-        needs = "works on pixels: leave --vae out" if in_channels == 3 else f"works on {in_channels}-channel latents: it needs a VAE"
-        raise ValueError(f"--vae {name}: the model {needs}")
-    return name
+def checkpoint_path(model: str, image_size: int, ckpt: str | None = None) -> Path:
+    """The checkpoint file for a model. Raises FileNotFoundError that says where to get it, where to put it, and what needs none."""
+    instead = "`--model DiT-mini` runs without any download"
+    if ckpt is not None:
+        source = SOURCE + ckpt if ckpt in OFFICIAL.values() else "wherever it was trained (train.py writes its own under results/)"
+        return find(ckpt, PRETRAINED, source, instead)
+    if model == "DiT-mini":
+        return find(MINI.name, MINI.parent, "this repository, which carries it", "train.py makes another one")
+    if model != "DiT-XL/2" or image_size not in OFFICIAL:
+        raise FileNotFoundError(
+            f"no official weights for {model} at {image_size} pixels (only DiT-XL/2 at 256 and 512): give your own with --ckpt; {instead}"
+        )
+    name = OFFICIAL[image_size]
+    return find(name, PRETRAINED, f"{SOURCE}{name} (`python download.py` does)", instead)
+
+
+def load_model(settings: RunSettings, device: torch.device) -> DiT:
+    """The model with its checkpoint, in the wanted dtype, built without initialising weights first.
+
+    Only the fixed position table depends on the image size. A checkpoint of another size is loaded at an `--image-size` that was asked for
+    by recomputing that table, and a line says so; without the flag, and for every other tensor, loading is strict.
+    """
+    path, config = settings.checkpoint, settings.config
+    state = load_state_dict(path)
+    with torch.device("meta"):
+        model = DiT(config)
+    table = state.get("pos_embed")
+    resized = settings.resizes and table is not None and table.shape != model.pos_embed.shape
+    if resized:
+        state["pos_embed"] = torch.from_numpy(sincos_2d(config.hidden_size, *map(np.arange, config.grid))).float()[None]
+    load_into(model, state, str(path))
+    if resized:
+        announce(f"{path} holds {table.shape[1]} positions: recomputed for the {config.num_tokens} of --image-size {settings.image_size}")
+    return model.to(device, DTYPES[settings.dtype]).eval()
+
+
+# ---- the autoencoder ------------------------------------------------------------------------------------------------------------------
 
 
 def load_vae(name: str, device: torch.device) -> torch.nn.Module:
@@ -46,6 +86,9 @@ def load_encoder(name: str, device: torch.device) -> Encoder:
     return torch.no_grad()(lambda x: vae.encode(x).latent_dist.sample().mul_(LATENT_SCALE))
 
 
+# ---- download.py ----------------------------------------------------------------------------------------------------------------------
+
+
 def save_published(name: str) -> Path:
     """Fetch a published VAE into `pretrained_models/`, for machines that will be offline."""
     folder = PRETRAINED / f"sd-vae-ft-{name}"
@@ -54,3 +97,17 @@ def save_published(name: str) -> Path:
         load_vae(name, torch.device("cpu")).save_pretrained(part)
         part.rename(folder)
     return folder
+
+
+@program_errors()
+def download(args: argparse.Namespace) -> None:
+    """download.py: fetch the official files that are not there yet. An interrupted download leaves no file of the final name."""
+    from torch.hub import download_url_to_file
+
+    PRETRAINED.mkdir(exist_ok=True)
+    for size in args.image_size:
+        if not (path := PRETRAINED / OFFICIAL[size]).exists():
+            download_url_to_file(SOURCE + path.name, str(path))
+        announce(str(path))
+    for name in args.vae:
+        announce(str(save_published(name)))

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from diffusion import create_diffusion
 from dit.spec import DiTConfig, dit_spec
+from dit.training.train import optimisers, update_ema
 from toca.engine.selection import selector_for
 from toca.methods import METHODS
 from toca.planning.scores import SCORES
 from toca.testing.golden import assert_close
 from toca.testing.replay import outputs_of
-from train import optimisers, update_ema
 
 
 @torch.no_grad()

@@ -7,19 +7,17 @@ from pathlib import Path
 
 import pytest
 
-import demo
-import download
-import sample
-import sample_ddp
-import train
 from dit import bench
+from dit.flags import demo_parser, download_parser, sample_ddp_parser, sample_parser
+from dit.training.flags import train_parser
 from toca.presets import DIT, FLUX_DEV
 
 FORK = Path(__file__).parents[1]
 READMES = (FORK / "README.md", FORK.parent / "README.md")
 FOREIGN = {"--nproc_per_node", "--help", "--json", "--png", "--depth"}  # of torchrun, of `toca`, of another fork's benchmark
-PROGRAMS = (sample, sample_ddp, train, demo, bench, download)
-FLAGS = {flag for program in PROGRAMS for action in program.parser()._actions for flag in action.option_strings} | FOREIGN
+SAMPLING_AND_TRAINING = (sample_parser, sample_ddp_parser, train_parser)
+PARSERS = (*SAMPLING_AND_TRAINING, demo_parser, bench.parser, download_parser)
+FLAGS = {flag for parser in PARSERS for action in parser()._actions for flag in action.option_strings} | FOREIGN
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
@@ -36,6 +34,6 @@ def test_every_flag_exists(readme: Path) -> None:
 
 def test_every_sampling_and_training_flag_is_in_the_readme() -> None:
     text = READMES[0].read_text()
-    own = {flag for program in (sample, sample_ddp, train) for action in program.parser()._actions for flag in action.option_strings}
+    own = {flag for parser in SAMPLING_AND_TRAINING for action in parser()._actions for flag in action.option_strings}
     missing = {flag for flag in own if flag.startswith("--") and flag not in text}
     assert missing <= {"--help", "--no-ddim-sample"}, sorted(missing)

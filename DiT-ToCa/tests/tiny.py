@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,3 +49,13 @@ def save_dit(path: Path, config: DiTConfig = MINI8, seed: int = 0) -> str:
 def run(program: str, *flags: str, processes: int = 0) -> subprocess.CompletedProcess[str]:
     """A program of the fork."""
     return programs.run(FORK / program, *flags, processes=processes)
+
+
+@contextmanager
+def refused(capsys: pytest.CaptureFixture[str], message: str) -> Iterator[None]:
+    """The program ends with one line that has `message` in it, by the parser (status 2) or before anything is loaded (1)."""
+    with pytest.raises(SystemExit) as ended:
+        yield
+    line = capsys.readouterr().err if ended.value.code == 2 else f"{ended.value.code}\n"
+    assert re.search(message, line), line
+    assert "error: " in line and line.count("\n") == 1

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
 from typing import Any
 
 from opensora.datasets.aspect import CHUNK, MOST_FRAMES, SPATIAL, Size, get_image_size, get_num_frames
 from opensora.spec import CONFIGS, STDiT3Config, opensora_spec
-from opensora.utils.config_utils import Parts, merged, read_config
+from opensora.utils.config_utils import PARTS, Parts, merged, read_config
 from opensora.utils.mask_strategy import check_loops
 from toca.cli import flags
 from toca.cli.flags import LARGEST_SEED, MOST_IMAGES, MOST_PIXELS, MOST_STEPS, Parser, method_from, number, truth, whole
+from toca.console import announce
 from toca.planning.run import PlannedRun
 from toca.planning.scores import SCORES
 from toca.planning.spec import ModelSpec
@@ -147,9 +149,10 @@ def parser(output: str | None = None) -> Parser:
     size.add_argument("--save-fps", type=whole(1, MOST_FPS), help="of the file; default fps // frame_interval")
 
     prompts = p.add_argument_group("prompts")
-    prompts.add_argument("--prompt", nargs="+", help="may end in a JSON object with reference_path and mask_strategy")
-    prompts.add_argument("--prompt-path", help="file with a prompt per line")
-    prompts.add_argument("--prompt-generator", help="one prompt again and again, up to --end-index")
+    one = prompts.add_mutually_exclusive_group()
+    one.add_argument("--prompt", nargs="+", help="may end in a JSON object with reference_path and mask_strategy")
+    one.add_argument("--prompt-path", help="file with a prompt per line")
+    one.add_argument("--prompt-generator", help="one prompt again and again, up to --end-index")
     first = "first line of the prompt file, and first number of the files"
     prompts.add_argument("--start-index", type=whole(0, MOST_IMAGES), default=0, help=first)
     prompts.add_argument("--end-index", type=whole(1, MOST_IMAGES), help="line of the prompt file to end before")
@@ -157,6 +160,7 @@ def parser(output: str | None = None) -> Parser:
     prompts.add_argument("--aes", type=number(-1000, 1000), help="aesthetic score to write behind the prompt")
     prompts.add_argument("--flow", type=number(-1000, 1000), help="motion score to write behind the prompt")
     prompts.add_argument("--camera-motion", help="camera motion to write behind the prompt")
+    prompts.add_argument("--clean-prompts", type=truth, default=True, help="as for training; false: have them read as they are")
     prompts.add_argument("--llm-refine", type=truth, default=False, help="accepted as false: there is no service for it")
 
     given = p.add_argument_group("given frames and long videos")
@@ -189,19 +193,82 @@ def parser(output: str | None = None) -> Parser:
 
 def parse(argv: Sequence[str] | None = None, output: str | None = None) -> tuple[argparse.Namespace, Parts]:
     """(settings, parts to build) of a command line. Raises ValueError on what a configuration must not say, or lacks."""
-    p = parser(output)
+    p, argv = parser(output), sys.argv[1:] if argv is None else argv
     actions = [action for action in p._actions if action.dest != "help"]
     defaults = {action.dest: action.default for action in actions}
     for action in actions:
         action.default = argparse.SUPPRESS  # so that what is parsed is what was given
-    given = vars(p.parse_args(sys.argv[1:] if argv is None else argv))
+    given = vars(p.parse_args(argv))
     flags_by_key = {action.dest: action for action in actions if action.dest not in ("config", *PART_FLAGS)}
     config, parts = read_config(given["config"], flags_by_key)
     args = argparse.Namespace(**merged(defaults, {"preset": DEFAULT_PRESET}, config, given))
     for flag, (part, key) in PART_FLAGS.items():
         if flag in given:
             parts[part][key] = given[flag]
+    flags.check_used(p, args, argv)
+    check_given(p, given, args)
     return args, parts
+
+
+USELESS: tuple[tuple[tuple[str, ...], Callable[[argparse.Namespace], bool], str], ...] = (  # flags, when they change nothing, and why
+    (("fps", "save_fps", "frame_interval"), lambda args: args.num_frames * args.loop == 1, "a picture has no rate"),
+    (("frame_interval",), lambda args: args.save_fps is not None, "save_fps is said, here or in the configuration, and is the file's rate"),
+    (("aspect_ratio",), lambda args: args.image_size is not None and not args.resolution, "the size is said in pixels: give --resolution"),
+    (("end_index",), lambda args: args.prompt is not None, "all prompts of --prompt are made"),
+    (("condition_frame_length", "condition_frame_edit"), lambda args: args.loop == 1, "there is one clip: see --loop"),
+    (("save_dir", "sample_name", "prompt_as_path"), lambda args: "output" in args, "--output names the file"),
+    (("cycles",), lambda args: args.method in ("none", "scheduled"), "the method has no cycles"),
+    (("bonus", "bonus_frames"), lambda args: args.method not in ("toca", "duca"), "it is of toca and duca"),
+    (("bonus_frames",), lambda args: args.bonus == 0, "there is no --bonus"),
+    (("seed",), lambda args: args.shared_noise and not _draws_more(args), "--shared-noise draws from seeds of its own"),
+)  # fmt: skip
+NO_MATTER = (  # settings of parts that change no pixel: places, speed and memory, training
+    "from_pretrained", "local_files_only", "micro_batch_size", "enable_flash_attn", "enable_layernorm_kernel", "shardformer",
+    "freeze_vae_2d", "cal_loss", "force_huggingface",
+)  # fmt: skip
+UNUSED = ("flash_attn", "layernorm_kernel", "outputs", "data_path", "multi_resolution")  # of upstream's programs
+
+
+def _draws_more(args: argparse.Namespace) -> bool:
+    """Whether a run may draw more than its first noise: for clips that continue, for references, for choices of tokens."""
+    references = args.reference_path or args.prompt_path or any("{" in prompt for prompt in args.prompt or ())
+    return bool(args.loop > 1 or references or args.cache_type == "random")
+
+
+def check_given(p: Parser, given: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """Refuse flags that were given and would change nothing; say which of upstream's are left aside."""
+    options = {action.dest: action.option_strings[0] for action in p._actions if action.option_strings}
+    for names, useless, why in USELESS:
+        if useless(args) and (found := [name for name in names if name in given]):
+            p.error(f"argument {options[found[0]]}: it would change nothing, {why}")
+    unused = [options[name] for name in UNUSED if name in given]
+    if args.image_size is not None:
+        unused += [options[name] for name in ("resolution", "aspect_ratio") if name in given]
+    if unused:
+        announce(f"{', '.join(unused)}: accepted and not used")
+
+
+NUMBERS = (  # of parts of a configuration
+    ("scheduler", "num_sampling_steps", whole(1, MOST_STEPS)),
+    ("scheduler", "cfg_scale", number(-1000, 1000)),
+    ("vae", "micro_batch_size", whole(1, 1024)),
+    ("vae", "micro_frame_size", whole(CHUNK, CHUNK)),
+    ("text_encoder", "model_max_length", whole(1, STDiT3Config.model_max_length)),
+)
+
+
+def check_part_numbers(parts: Parts) -> None:
+    """Raises ValueError if a number of a part is none, or out of range."""
+    for part, key, kind in NUMBERS:
+        value = parts[part].get(key)
+        if value is None:
+            continue
+        try:
+            if isinstance(value, bool | str):
+                raise argparse.ArgumentTypeError(f"must be a number, got {value!r}")
+            kind(str(value))
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(f"the configuration's {part}.{key} {error}") from None
 
 
 # ---- what a run is made of -------------------------------------------------------------------------------------------------------------
@@ -225,6 +292,8 @@ class RunSettings:
     parts: of the configuration, by `PARTS`, what builds the networks and the scheduler.
     fps: what the model is told.
     save_fps: what a file says.
+    prompt_as_path: files are named by prompts, and none is made anew.
+    output: the file of the only video; None in a folder of many.
     spec_options: of caching, for `opensora_spec`.
     """
 
@@ -239,6 +308,11 @@ class RunSettings:
     batch_size: int
     loops: Loops
     shared_noise: bool
+    prompt_as_path: bool
+    watermark: bool
+    sequence_parallel: bool
+    output: Path | None
+    verbose: int
     spec_options: Mapping[str, Any]
 
     @classmethod
@@ -255,6 +329,7 @@ class RunSettings:
         name = parts["model"].get("type")
         if name not in CONFIGS:
             raise ValueError(f"there is no model of type {name!r}; known: {', '.join(CONFIGS)}")
+        check_part_numbers(parts)
         run = _planned(name, CONFIGS[name], size, args, PUBLISHED_TEXT, parts["scheduler"].get("num_sampling_steps", 10))
         _ = run.plan  # raises
         return cls(
@@ -269,6 +344,11 @@ class RunSettings:
             batch_size=args.batch_size,
             loops=Loops(args.loop, args.condition_frame_length, args.condition_frame_edit, args.align),
             shared_noise=args.shared_noise,
+            prompt_as_path=args.prompt_as_path,
+            watermark=args.watermark,
+            sequence_parallel=args.sequence_parallel,
+            output=Path(args.output) if "output" in args else None,
+            verbose=args.verbose,
             spec_options=spec_options(args),
         )
 
@@ -280,7 +360,7 @@ class RunSettings:
         return opensora_spec(config, self.size.latent, text_tokens, **self.spec_options)
 
     def pictures(self) -> dict[str, Any]:
-        """What decides the pixels of all videos alike, but for the weights."""
+        """What decides the pixels of all videos alike, but for the weights, of which a part's other settings are here."""
         method = self.run.method
         return dict(
             seed=self.seed,
@@ -290,7 +370,7 @@ class RunSettings:
             size=astuple(self.size),
             loops=asdict(self.loops),
             shared_noise=self.shared_noise,
-            scheduler=dict(self.parts["scheduler"]),
+            **{part: {key: value for key, value in self.parts[part].items() if key not in NO_MATTER} for part in PARTS},
             method={"name": method.name, **asdict(method)},
             **self.spec_options,
         )

@@ -8,18 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opensora.datasets.aspect import Size
-from opensora.datasets.utils import count_reference
-from opensora.utils.inference_utils import append_score, extract_json, get_save_path_name, prompt_of_loop, split_prompt
+from opensora.datasets.utils import count_reference, split_references
+from opensora.utils.inference_utils import append_score, check_numbers, extract_json, get_save_path_name, prompt_of_loop, split_prompt
 from opensora.utils.mask_strategy import Group, check_mask_strategy, check_positions
-from toca.loading.caption_cleaning import clean_caption
+from toca.console import announce
+from toca.loading.caption_cleaning import clean_caption, emptied
 from toca.runs.prompts import read_prompts
 
 ENDLESS = 1_000_000
+MAX_CHARACTERS = 4000  # of a prompt; T5 reads about 1500, and cleaning takes the square of a word's length
 
 
 @dataclass(frozen=True)
 class Item:
-    """One video. index: of its prompt; k: of the sample; texts, numbers: the prompt's parts and the clips they begin with."""
+    """One video.
+
+    index: of its prompt.
+    k: of the sample.
+    texts, numbers: the prompt's parts, and the clips they begin with.
+    """
 
     index: int
     k: int
@@ -33,6 +40,11 @@ class Item:
     def text(self, loop: int) -> str:
         """What the clip `loop` shows."""
         return prompt_of_loop(self.texts, self.numbers, loop)
+
+    @property
+    def marked(self) -> Path:
+        """The file of its copy with a watermark."""
+        return self.path.with_stem(f"{self.path.stem}_watermark")
 
 
 def prompts_of(args: argparse.Namespace) -> list[tuple[int, str]]:
@@ -65,27 +77,47 @@ def items_of(args: argparse.Namespace, size: Size) -> list[Item]:
     references = _per_prompt(args.reference_path, "reference-path", [reference for *_, reference, _ in parsed])
     strategies = _per_prompt(args.mask_strategy, "mask-strategy", [strategy for *_, strategy in parsed])
     ending, items = ".png" if size.num_frames * args.loop == 1 else ".mp4", {}
+    cleaned: dict[str, tuple[str, ...]] = {}
     for (index, prompt, *_), reference, strategy in zip(parsed, references, strategies, strict=True):
-        paths = tuple(path for path in reference.split(";") if path)
+        paths = tuple(split_references(reference))
         groups = check_mask_strategy(strategy, len(paths), size.latent[0], args.loop)
+        if unused := [path for i, path in enumerate(paths) if all(group.reference != i for group in groups)]:
+            raise ValueError(f"nothing of the reference {unused[0]} is used: say with --mask-strategy where it goes, '0' for first frame")
         texts, numbers = split_prompt(prompt)
-        texts = tuple(clean_caption(append_score(text, args.aes, args.flow, args.camera_motion)) for text in texts)
+        check_numbers(prompt, numbers, args.loop)
+        if prompt not in cleaned:
+            cleaned[prompt] = tuple(encoded_text(text, index, args) for text in texts)
         for k in range(args.num_sample):
             name = get_save_path_name(args.save_dir, args.sample_name, index, prompt, args.prompt_as_path, args.num_sample, k)
             path = name.with_name(name.name + ending)
-            item = Item(index, k, prompt, texts, None if numbers is None else tuple(numbers), paths, tuple(groups), path)
+            item = Item(index, k, prompt, cleaned[prompt], None if numbers is None else tuple(numbers), paths, tuple(groups), path)
             if items.setdefault(path, item) != item:
                 raise ValueError(f"two prompts would become {path}: {items[path].prompt!r} and {prompt!r}")
     lengths = {path: count_reference(path) for path in dict.fromkeys(path for item in items.values() for path in item.references)}
     for item in items.values():
         check_positions(item.groups, [lengths[path] for path in item.references], args.align)
+        if args.watermark and item.marked in items:
+            raise ValueError(f"{item.marked} would be a video and the copy of another with a watermark")
     return list(items.values())
+
+
+def encoded_text(text: str, index: int, args: argparse.Namespace) -> str:
+    """What T5 is to read of a prompt's part. Raises ValueError on endless ones; says where cleaning leaves nothing."""
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"prompt {index} has {len(text)} characters, at most {MAX_CHARACTERS} are read: {text[:40]!r}...")
+    if not args.clean_prompts:
+        return append_score(text, args.aes, args.flow, args.camera_motion)
+    if emptied([text]):
+        announce(f"prompt {index} is empty once it is cleaned: {text[:80]!r}; --clean-prompts false has it read as it is")
+    return clean_caption(append_score(text, args.aes, args.flow, args.camera_motion))
 
 
 def _per_prompt(given: Sequence[str] | None, flag: str, own: list[str]) -> list[str]:
     """The values of a flag, one per prompt, else what the prompts say themselves. Raises ValueError if their numbers differ."""
     if given is None:
         return own
+    if any(own):
+        raise ValueError(f"--{flag} and a prompt that says its own: give one of both")
     if len(given) != len(own):
         raise ValueError(f"--{flag} has {len(given)} values for {len(own)} prompts: give one for each, '' where there is none")
     return list(given)

@@ -13,6 +13,7 @@ from opensora.schedulers.rf import RFLOW, Callback, Noise
 from toca.engine.cache import Cache
 from toca.engine.token_shards import WHOLE, Whole
 from toca.planning.run import PlannedRun
+from toca.runs.pictures import finite
 
 
 def sample_latents(
@@ -39,12 +40,13 @@ def sample_latents(
     seeds: one per clip, for random choices of tokens.
     mask, noise, callback, progress: as `RFLOW.sample` has them.
     shards: where the clips' tokens live, if several processes share them.
+    Raises ValueError if the latents are not finite.
     """
     y_null = model.y_embedder.y_embedding[: y.shape[2]].expand_as(y).to(y)
     told = dict(fps=fps, height=size.height, width=size.width)
     model_args = {name: torch.full((len(z),), float(value), device=z.device) for name, value in told.items()}
     with Cache(run.spec, run.method, run.num_steps, seeds=seeds, shards=shards) as cache:
-        return scheduler.sample(
+        z = scheduler.sample(
             model,
             z,
             y,
@@ -59,3 +61,4 @@ def sample_latents(
             callback=callback,
             progress=progress,
         )
+    return finite(z)

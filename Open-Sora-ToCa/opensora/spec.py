@@ -42,6 +42,9 @@ class STDiT3Config:
         if unknown := sorted(values.keys() - own - IGNORED):
             raise ValueError(f"unknown STDiT3 settings {', '.join(unknown)}: known are {', '.join(sorted(own))}")
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in own}
+        for field in fields(cls):
+            if not _alike(value := given.get(field.name, field.default), field.default):
+                raise ValueError(f"{field.name} of an STDiT3 must be like {field.default!r}, got {value!r}")
         return cls(**given)
 
     @property
@@ -55,6 +58,15 @@ class STDiT3Config:
     def grid(self, latent: tuple[int, int, int]) -> tuple[int, int, int]:
         """Tokens (frames, rows, columns) of a latent of that size; what is left over at an end makes a token too."""
         return tuple(math.ceil(size / patch) for size, patch in zip(latent, self.patch_size, strict=True))
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether a setting is of the kind of its default: a truth, a number above 0 of its type, or as many of them."""
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and len(value) == len(default) and all(map(_alike, value, default))
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    return isinstance(value, int | type(default)) and not isinstance(value, bool) and value > 0
 
 
 IGNORED = {

@@ -212,7 +212,9 @@ def test_missing_weights_are_one_line(monkeypatch, config, tmp_path) -> None:
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text("{}")
     (tmp_path / "no_vae.py").write_text(config.read_text().replace(f"{config.parent}/vae", f"{tmp_path}/vae"))
-    assert f"{tmp_path}/vae lacks model.safetensors" in fails(monkeypatch, tmp_path / "no_vae.py", tmp_path / "out", *PROMPT)
+    assert f"{tmp_path}/vae holds no weights: there is no model.safetensors" in fails(
+        monkeypatch, tmp_path / "no_vae.py", tmp_path / "out", *PROMPT
+    )
     (tmp_path / "no_t5.py").write_text(config.read_text().replace(f"{config.parent}/t5", f"{tmp_path}/t5"))
     with pytest.raises(SystemExit, match="t5"):
         infer(monkeypatch, tmp_path / "no_t5.py", tmp_path / "out", *PROMPT)

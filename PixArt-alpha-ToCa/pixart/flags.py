@@ -7,16 +7,20 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixart.prompts import Prompt, read_lines
 from pixart.spec import CONFIGS, pixart_spec
 from toca.cli import flags
-from toca.cli.flags import LARGEST_SEED, MOST_STEPS, Parser, method_from, number, whole
+from toca.cli.flags import LARGEST_SEED, MOST_STEPS, Parser, check_used, method_from, number, truth, whole
 from toca.planning.memory import DTYPES
 from toca.planning.run import PlannedRun
 from toca.presets import PIXART as presets
 from toca.presets import parse_with_preset
+from toca.runs.outputs import check_folder
+
+if TYPE_CHECKING:
+    from pixart.text_cache import TextCache
 
 STEPS = {"iddpm": 100, "dpm-solver": 20, "sa-solver": 25}  # by --sampling_algo, where --step is not set
 PUBLISHED_TEXT = 24  # real text tokens behind the published totals
@@ -59,14 +63,18 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--t5_precision", choices=T5_PRECISIONS, default="fp32", help="8bit needs bitsandbytes and a GPU")
     files.add_argument("--t5_device", help="where T5 works, for GPUs too small for it: cpu (default: --device)")
     files.add_argument("--text_cache", default=str(PRETRAINED / "texts"), help="folder that keeps embedded texts")
+    cleaning = "False: T5 reads prompts as they are, not cleaned as the captions of training were"
+    parser.add_argument("--clean_caption", type=truth, default=True, metavar="BOOL", help=cleaning)
     parser.add_argument("--dtype", choices=DTYPES, help="of the network (default: fp16 on CUDA, fp32 elsewhere); the rest is fp32")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--seed", type=whole(0, LARGEST_SEED), default=0, help="picture i depends on (seed, i) alone")
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse flags, with those of a preset as defaults."""
-    return parse_with_preset(parser, presets, argv)
+    """Parse flags, with those of a preset as defaults; settings of other methods than the chosen one are refused."""
+    args = parse_with_preset(parser, presets, argv)
+    check_used(parser, args, argv)
+    return args
 
 
 def num_steps(args: argparse.Namespace) -> int:
@@ -114,12 +122,14 @@ class RunSettings:
     seed: of all pictures.
     device: of the network, its kind or its name.
     dtype: of the network, a name.
-    checkpoint: file of the network.
+    checkpoint: file or folder of the network.
+    diffusers: whether that is in diffusers' layout, whose null text is an empty prompt.
     ema: take its averaged weights.
     vae, t5: folders or hub names.
     t5_precision: a name.
     t5_device: where T5 works, None for `device`.
     text_cache: folder of embedded texts.
+    clean_caption: whether prompts are cleaned.
     dataset: in the folder's name.
     """
 
@@ -132,47 +142,71 @@ class RunSettings:
     device: str
     dtype: str
     checkpoint: Path
+    diffusers: bool
     ema: bool
     vae: str
     t5: str
     t5_precision: str
     t5_device: str | None
     text_cache: Path
+    clean_caption: bool
     dataset: str = "custom"
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, lines: Sequence[str]) -> RunSettings:
         """Of the flags and the lines of prompts. Raises ValueError or OSError before anything is loaded."""
         from pixart import t5, weights
+        from toca.loading.autoencoder import check_autoencoder
         from toca.runs.programs import device_from
 
         run, device = planned_run(args), device_from(args.device)
         _ = run.plan
-        if args.t5_device:
-            device_from(args.t5_device)
-        return cls(
+        t5_device = device_from(args.t5_device, "--t5_device") if args.t5_device else device
+        checkpoint = weights.checkpoint_path(args.image_size, args.model_path)
+        settings = cls(
             run=run,
-            prompts=tuple(read_lines(lines, args.image_size)),
+            prompts=tuple(read_lines(lines, args.image_size, args.clean_caption)),
             image_size=args.image_size,
             sampling_algo=args.sampling_algo,
             cfg_scale=args.cfg_scale,
             seed=args.seed,
             device=str(device),
             dtype=args.dtype or ("fp16" if device.type == "cuda" else "fp32"),
-            checkpoint=weights.checkpoint_path(args.image_size, args.model_path),
+            checkpoint=checkpoint,
+            diffusers=weights.check_checkpoint(checkpoint, args.image_size, args.ema),
             ema=args.ema,
             vae=weights.vae_source(args.vae),
             t5=t5.t5_source(args.t5_path, PRETRAINED),
             t5_precision=args.t5_precision,
             t5_device=args.t5_device,
             text_cache=Path(args.text_cache),
+            clean_caption=args.clean_caption,
             dataset=getattr(args, "dataset", "custom"),
         )
+        check_autoencoder(settings.vae, weights.VAE_ADVICE)
+        cache = settings.embedded_texts()
+        if missing := cache.missing(settings.texts):
+            check_folder(cache.folder, "--text_cache", len(missing) * PUBLISHED_TEXT * cache.width * 4)
+            t5.check_t5(settings.t5, t5_device, settings.t5_precision, cache.width)
+        return settings
+
+    @property
+    def texts(self) -> list[str]:
+        """What is to be embedded: of every prompt, and the empty one where it stands for the null text."""
+        return [prompt.text for prompt in self.prompts] + [""] * self.diffusers
+
+    def embedded_texts(self) -> TextCache:
+        from pixart.t5 import encoder_identity
+        from pixart.text_cache import TextCache
+
+        config = CONFIGS[self.image_size]
+        identity = encoder_identity(self.t5, self.t5_precision)
+        return TextCache(self.text_cache, identity, config.model_max_length, config.caption_channels)
 
     def pictures(self) -> dict[str, Any]:
         """Everything that decides the pictures; how they are spread over batches and processes does not."""
         from pixart.t5 import encoder_identity
-        from toca.loading.weights import fingerprint
+        from toca.loading.weights import identity
 
         lines = "\n".join(prompt.line for prompt in self.prompts)
         return {
@@ -183,11 +217,12 @@ class RunSettings:
             "seed": self.seed,
             "dtype": self.dtype,
             "method": {"name": self.run.method.name, **asdict(self.run.method)},
-            "checkpoint": {"name": self.checkpoint.name, "fingerprint": fingerprint(self.checkpoint)},
+            "checkpoint": {"name": self.checkpoint.name, "fingerprint": identity(self.checkpoint)},
             "ema": self.ema,
-            "vae": self.vae,
+            "vae": identity(self.vae),
             "text_encoder": encoder_identity(self.t5, self.t5_precision),
             "t5_precision": self.t5_precision,
+            "clean_caption": self.clean_caption,
             "prompts": hashlib.blake2b(lines.encode(), digest_size=8).hexdigest(),
         }
 

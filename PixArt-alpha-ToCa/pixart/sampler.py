@@ -16,6 +16,7 @@ from pixart.solvers.guidance import Callback
 from pixart.spec import VAE_STRIDE, pixart_spec
 from toca.engine.cache import Cache
 from toca.methods import Method
+from toca.runs.pictures import check_finite
 
 Draws = Callable[[int], Tensor]  # step index -> standard normal draws (B, C, h, w)
 
@@ -68,7 +69,9 @@ class Sampler:
         with Cache(spec, self.method, self.num_steps, seeds=seeds) as cache:
             kwargs = dict(mask=None if mask is None else mask.to(z.device), data_info=self.micro_conditions(size, z), cache=cache)
             loop = {"dpm-solver": self._dpm_solver, "sa-solver": self._sa_solver, "iddpm": self._iddpm}[self.algorithm]
-            return loop(z, cond, uncond, kwargs, draws)
+            x = loop(z, cond, uncond, kwargs, draws)
+        check_finite(x, "the latents")
+        return x
 
     def micro_conditions(self, size: Request, z: Tensor) -> dict[str, Tensor]:
         """What PixArtMS is told of every picture: the bin's height and width, and its label."""

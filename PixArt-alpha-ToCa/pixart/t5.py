@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,15 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toca.loading.pretrained import encode_padded, from_disk_or_hub, load_encoder
-from toca.loading.weights import fingerprint
+from toca.loading.pretrained import (
+    check_encoder,
+    config_of,
+    encode_padded,
+    from_disk_or_hub,
+    is_hub_name,
+    load_encoder,
+    load_tokenizer,
+    tokenizer_folder,
+)
+from toca.loading.weights import identity, plain_reason
 
 HUB = "DeepFloyd/t5-v1_1-xxl"  # the encoder alone
-WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model")  # files of a folder that decide the features
+FOLDERS = ("t5-v1_1-xxl", "text_encoder", "")  # inside what --t5_path names: upstream's, diffusers', that folder itself
+ADVICE = f"give --t5_path its folder, the one above it, or a hub name; `python tools/download.py --t5` fetches {HUB}"
 
 
 class T5Embedder:
-    """T5's encoder with its tokenizer, from a folder or by its hub name.
+    """T5's encoder with its tokenizer, from a folder or by its hub name; the tokenizer may be in a folder beside it, as diffusers has it.
 
     precision: fp32 as published; bf16 takes half the memory; 8bit a quarter, on a GPU, through bitsandbytes.
     Raises ValueError that says where to get what is missing.
@@ -28,29 +37,49 @@ class T5Embedder:
     def __init__(self, source: str, device: torch.device, precision: str = "fp32", model_max_length: int = 120) -> None:
         from transformers import AutoTokenizer, T5EncoderModel
 
-        advice = f"give --t5_path its folder, the one above it, or a hub name; `python tools/download.py --t5` fetches {HUB}"
         options = _options(precision, device)
         try:
-            self.tokenizer = from_disk_or_hub(AutoTokenizer, source)
+            self.tokenizer = load_tokenizer(AutoTokenizer, source)
             self.model = load_encoder(T5EncoderModel, source, **options)
         except (OSError, ValueError) as error:
-            raise ValueError(f"no T5 encoder at {source}: {advice} ({str(error).strip().splitlines()[0]})") from error
+            raise ValueError(f"no T5 encoder at {source}: {ADVICE} ({str(error).strip().splitlines()[0]})") from error
         if precision != "8bit":  # which bitsandbytes has put in its place
             self.model.to(device)
         self.model_max_length = model_max_length
 
-    @property
-    def width(self) -> int:
-        return self.model.config.d_model
+    def tokens(self, text: str) -> int:
+        """Of a text, before it is cut."""
+        return len(self.tokenizer(text)["input_ids"])
 
     def get_text_embeddings(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Features (B, L, D) of cleaned texts, cut or padded to L tokens, and the mask (B, L), 1 for real tokens."""
         return encode_padded(self.tokenizer, self.model, texts, self.model_max_length)
 
 
+def check_t5(source: str, device: torch.device, precision: str, width: int) -> None:
+    """Make sure, without loading it, that there is a T5 whose features are `width` wide, and that this machine can run it.
+
+    Of a hub name the configuration alone is looked at. Raises ValueError as `T5Embedder`.
+    """
+    _options(precision, device)
+    try:
+        if is_hub_name(source):
+            from transformers import AutoConfig
+
+            found = getattr(from_disk_or_hub(AutoConfig, source), "d_model", None)
+        else:
+            check_encoder(source, ("t5",))
+            found = config_of(Path(source)).get("d_model")
+    except Exception as error:
+        raise ValueError(f"no T5 encoder at {source}: {ADVICE} ({plain_reason(error)})") from error
+    if found != width:
+        raise ValueError(f"{source} gives features of width {found}; the model reads {width}")
+
+
 def t5_source(given: str | None, pretrained: Path) -> str:
-    """The folder or hub name that `--t5_path` stands for: a folder that holds t5-v1_1-xxl, that folder itself, or a name."""
-    for folder in (Path(given or pretrained) / "t5-v1_1-xxl", Path(given or pretrained)):
+    """The folder or hub name that `--t5_path` stands for: a folder that holds T5's in one of FOLDERS, or a name."""
+    for name in FOLDERS:
+        folder = Path(given or pretrained) / name
         if (folder / "config.json").is_file():
             return str(folder)
     return given or HUB
@@ -58,10 +87,11 @@ def t5_source(given: str | None, pretrained: Path) -> str:
 
 def encoder_identity(source: str, precision: str) -> str:
     """Tells encoders apart whose features differ: the content of a folder's files, or a hub name, and the precision."""
-    folder = Path(source)
-    files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern)) if folder.is_dir() else []
-    content = [f"{file.name} {fingerprint(file)}" for file in files] or [source]
-    return hashlib.blake2b("\n".join([*content, precision]).encode(), digest_size=8).hexdigest()
+    try:
+        tokenizer = tokenizer_folder(source)
+    except ValueError:  # said when it is needed
+        tokenizer = source
+    return identity(*dict.fromkeys([str(source), str(tokenizer)]), more=[precision])
 
 
 def _options(precision: str, device: torch.device) -> dict[str, Any]:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pixart.flags import PRETRAINED
 from pixart.model import PixArt, PixArtMS
 from pixart.spec import CONFIGS, VAE_STRIDE, PixArtConfig
+from toca.console import announce
 from toca.loading.autoencoder import PUBLISHED
-from toca.loading.weights import find, load_into, load_state_dict
+from toca.loading.pretrained import config_of
+from toca.loading.weights import check_header, find, load_into, load_state_dict, parts_of, shapes_of
+from toca.runs.files import atomic_folder, atomic_path
 
 REPO = "PixArt-alpha/PixArt-alpha"
+OTHERS = ("PixArt-XL-2-SAM-256x256.pth", "PixArt-XL-2-256x256-MSCOCO-FID732.pth")  # published too
 OFFICIAL = {256: "PixArt-XL-2-256x256.pth", 512: "PixArt-XL-2-512x512.pth", 1024: "PixArt-XL-2-1024-MS.pth"}
 VAE = "sd-vae-ft-ema"
+VAE_ADVICE = "give its folder or hub name with --vae; `python tools/download.py --vae` fetches the published one"
+EMA = "state_dict_ema"
 POSITIONS, NULL_TEXT = "pos_embed", "y_embedder.y_embedding"  # what diffusers' model has no place for
 
 MODULES = {  # ours -> diffusers', outside the blocks; each with a weight and a bias
@@ -46,36 +53,100 @@ BLOCK_MODULES = {  # of blocks.i -> of transformer_blocks.i; several names: equa
 
 
 def checkpoint_path(image_size: int, given: str | None = None) -> Path:
-    """The checkpoint file. Raises FileNotFoundError that says where to get it and where to put it."""
+    """The checkpoint: a file, or a folder of diffusers', its transformer's or the one above.
+
+    Raises FileNotFoundError that says where to get it and where to put it.
+    """
     name = given or OFFICIAL[image_size]
+    for folder in (Path(name) / "transformer", Path(name)):
+        if folder.is_dir():
+            return folder
     source = f"https://huggingface.co/{REPO} (`python tools/download.py` fetches {', '.join(OFFICIAL.values())})"
     return find(name, PRETRAINED, source, "or give another file with --model_path")
 
 
 def vae_source(given: str | None = None) -> str:
-    """The folder or hub name of the autoencoder: as given, else what was downloaded, else the published one."""
+    """The folder or hub name of the autoencoder: as given, or diffusers' inside it; else what was downloaded; else the published one."""
+    if given and (Path(given) / "vae" / "config.json").is_file() and not (Path(given) / "config.json").is_file():
+        return str(Path(given) / "vae")
     return given or (str(PRETRAINED / VAE) if (PRETRAINED / VAE).is_dir() else PUBLISHED["ema"])
 
 
-def load_model(path: Path, image_size: int, device: torch.device, dtype: torch.dtype = torch.float32, ema: bool = False) -> PixArt:
-    """The model of a checkpoint, for sampling. ema: take `state_dict_ema` of a training checkpoint.
+def load_model(
+    path: Path,
+    image_size: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    ema: bool = False,
+    null_text: Tensor | None = None,
+) -> PixArt:
+    """The model of a checkpoint, for sampling. Strict, but for the position table, which is computed.
 
-    Strict, but for the position table, which is computed. Raises ValueError that names what differs, or the resolution it was made for.
+    ema: take the averaged weights of a training checkpoint.
+    null_text: for a checkpoint in diffusers' layout, which has none: (L, D), or T5's features of an empty prompt, (1, D).
+    Raises ValueError that names what differs, or the resolution it was made for.
     """
     config = CONFIGS[image_size]
-    with torch.device("meta"):
-        model = (PixArtMS if config.micro_conditions else PixArt)(config)
-    state = load_state_dict(path, parts=("state_dict_ema",) if ema else ("state_dict",))
-    _check_positions(state.get(POSITIONS), config, path, image_size)
+    model = _on_meta(config)
+    state = load_state_dict(path, _parts(path, ema))
+    if of_diffusers(state):
+        if null_text is None:
+            raise ValueError(f"{path} is in diffusers' layout, which has no null text: T5's features of an empty prompt are needed")
+        state = from_diffusers(state, config, null_text if len(null_text) > 1 else repeated(null_text, config.model_max_length))
+    else:
+        _check_positions(state[POSITIONS].shape if POSITIONS in state else None, config, path, image_size)
     load_into(model, state | {POSITIONS: model.pos_embed}, str(path))
     return model.to(device, dtype).requires_grad_(False).eval()
 
 
-def _check_positions(table: Tensor | None, config: PixArtConfig, path: Path, image_size: int) -> None:
+def check_checkpoint(path: Path, image_size: int, ema: bool = False) -> bool:
+    """Make sure, without reading the tensors, that a checkpoint is one of the size's model; returns whether it is in diffusers' layout.
+
+    Raises ValueError or OSError as `load_model`.
+    """
+    config = CONFIGS[image_size]
+    parts, expected = _parts(path, ema), {key: tuple(value.shape) for key, value in _on_meta(config).state_dict().items()}
+    shapes = shapes_of(path, parts)
+    if of_diffusers(shapes):
+        _check_resolution(path, config, image_size)
+        keys = key_map(config.depth, config.micro_conditions)
+        expected = {key: (expected[ours][0] // len(theirs), *expected[ours][1:]) for ours, theirs in keys.items() for key in theirs}
+    else:
+        _check_positions(shapes.get(POSITIONS), config, path, image_size)
+    check_header(path, {key: shape for key, shape in expected.items() if key != POSITIONS}, parts, ignored=(POSITIONS,))
+    return of_diffusers(shapes)
+
+
+def _on_meta(config: PixArtConfig) -> PixArt:
+    with torch.device("meta"):
+        return (PixArtMS if config.micro_conditions else PixArt)(config)
+
+
+def _parts(path: Path, ema: bool) -> tuple[str]:
+    """What to take of a training checkpoint. Raises ValueError if it is not there."""
+    if ema and EMA not in (found := parts_of(path)):
+        has = f"only {', '.join(found)}" if found else "one set of weights alone"
+        raise ValueError(f"--ema: {path} has no averaged weights ({EMA}); it has {has}")
+    return (EMA if ema else "state_dict",)
+
+
+def _check_positions(table: Sequence[int] | None, config: PixArtConfig, path: Path, image_size: int) -> None:
+    """table: the shape of the position table, which says for which square it was made."""
     tokens = math.prod(config.grid())
-    if table is not None and table.shape[1] != tokens:
-        side = math.isqrt(table.shape[1]) * config.patch_size * VAE_STRIDE
+    if table is not None and len(table) == 3 and table[1] != tokens:
+        side = math.isqrt(table[1]) * config.patch_size * VAE_STRIDE
         raise ValueError(f"{path} is a checkpoint for {side} pixels, not for --image_size {image_size}")
+
+
+def _check_resolution(path: Path, config: PixArtConfig, image_size: int) -> None:
+    """Of a checkpoint in diffusers' layout, whose configuration alone says it. Raises ValueError if it is another."""
+    folder = path if path.is_dir() else path.parent
+    side = config_of(folder).get("sample_size") if (folder / "config.json").exists() else None
+    if side is None:
+        announce(f"{path} does not say for which resolution it was made: it is taken for --image_size {image_size}")
+    elif side != config.input_size:
+        made = f"{side * VAE_STRIDE} pixels" if isinstance(side, int) else f"a sample_size of {side!r}"
+        raise ValueError(f"{path} is a checkpoint for {made}, not for --image_size {image_size}")
 
 
 # ---- diffusers ---------------------------------------------------------------------------------------------------------------------------
@@ -96,6 +167,17 @@ def diffusers_config(config: PixArtConfig) -> dict[str, Any]:
         interpolation_scale=int(config.lewei_scale),
         use_additional_conditions=config.micro_conditions,
     )
+
+
+def of_diffusers(state: Collection[str]) -> bool:
+    """Whether keys are those of diffusers' model."""
+    return f"{MODULES['t_block.1']}.weight" in state
+
+
+def repeated(empty: Tensor, length: int) -> Tensor:
+    """The null text (L, D) that stands for diffusers' empty prompt, whose features (1, D) are those of the end token: to attend to L equal
+    tokens, or to those that a caption's mask leaves, is to attend to one."""
+    return empty.expand(length, -1).contiguous()
 
 
 def key_map(depth: int, micro_conditions: bool) -> dict[str, tuple[str, ...]]:
@@ -135,3 +217,23 @@ def from_diffusers(state: Mapping[str, Tensor], config: PixArtConfig, null_text:
 def _same_keys(what: str, found: set[str], wanted: set[str]) -> None:
     if found != wanted:
         raise ValueError(f"{what} lacks {sorted(wanted - found)[:8]} and has {sorted(found - wanted)[:8]} beyond what PixArt has")
+
+
+# ---- writing -----------------------------------------------------------------------------------------------------------------------------
+
+
+def save_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """A safetensors file, whole or not at all."""
+    with atomic_path(path) as part:
+        save_file({key: value.contiguous() for key, value in state.items()}, part)
+
+
+def save_diffusers(folder: Path, state: Mapping[str, Tensor], config: PixArtConfig) -> None:
+    """A folder of diffusers' model, whole or not at all. Raises OSError if it is there and not empty."""
+    from diffusers import PixArtTransformer2DModel
+
+    with torch.device("meta"):
+        model = PixArtTransformer2DModel(**diffusers_config(config))
+    load_into(model, to_diffusers(state, config), str(folder))
+    with atomic_folder(folder) as part:
+        model.save_pretrained(part)

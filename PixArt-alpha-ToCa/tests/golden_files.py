@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from golden_data import load_model, read_json, tensors
@@ -79,8 +77,3 @@ CHECKS = {
     "unit_cross_score.safetensors": check_cross_score,
     "pos_embed_samples.json": check_positions,
 }
-ELSEWHERE = {"dpm_schedule.json", "iddpm_schedule.json", "prompt_handling.json"}  # replayed by the tests of samplers and texts
-
-
-def replayed_elsewhere(file: str) -> bool:
-    return any(f'golden_json("{Path(file).stem}")' in path.read_text() for path in Path(__file__).parent.glob("test_*.py"))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pytest
 from golden_data import CASES, CONFIGS, FILES, GOLDEN, NOTES, SETTINGS
-from golden_files import CHECKS, ELSEWHERE, replayed_elsewhere
+from golden_files import CHECKS as FILE_CHECKS
 from golden_sampling import check_case
+from golden_tables import CHECKS as TABLE_CHECKS
+
+CHECKS = FILE_CHECKS | TABLE_CHECKS
 
 
 def test_nothing_in_the_folder_is_unknown() -> None:
     listed = {f"{name}.safetensors" for name in CASES} | set(CONFIGS)
     found = {path.name for path in GOLDEN.iterdir()}
     assert CASES and listed <= found, f"missing: {listed - found}"
-    unknown = found - listed - FILES - set(CHECKS) - ELSEWHERE
+    unknown = found - listed - FILES - set(CHECKS)
     assert not unknown, f"files this runner does not know: {unknown}"
 
 
@@ -28,8 +31,3 @@ def test_file(name: str) -> None:
     if not (GOLDEN / name).exists():
         pytest.skip(f"{GOLDEN} has no {name}")
     CHECKS[name](name)
-
-
-@pytest.mark.parametrize("name", sorted(ELSEWHERE))
-def test_what_others_replay(name: str) -> None:
-    assert replayed_elsewhere(name), f"no test here reads {name}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_parts import FORK, flags, program
+from tiny_parts import FORK, TINY, flags, program, save_pixart
 
 from pixart.flags import RunSettings, parse
 from pixart.model import PixArtMS
@@ -101,11 +101,12 @@ def test_the_published_command_finds_everything_by_itself(
     assert len(list(folder.glob("*.png"))) == 12
 
 
-def test_a_folder_s_name_tells_runs_apart(tmp_path: Path) -> None:
-    (model := tmp_path / "epoch_3_step_500.pth").touch()
+def test_a_folder_s_name_tells_runs_apart(tiny: None, parts: Path, tmp_path: Path) -> None:
+    model = save_pixart(tmp_path / "epoch_3_step_500.pth", TINY[256])
 
     def name(*more: str) -> str:
-        return RunSettings.from_args(parse(parser(), [*more, "--model_path", str(model), "--device", "cpu"]), ["a fox"]).folder_name()
+        argv = [*flags(parts, tmp_path, "--step", "-1"), *more, "--model_path", model]
+        return RunSettings.from_args(parse(parser(), argv), ["a fox"]).folder_name()
 
     assert name("--method", "none").startswith("custom_epoch3_step500_scale4.5_step20_size256_")
     runs = ("--method none", "--method fora", "--fresh_ratio 0.2", "--seed 1", "--sampling_algo iddpm", "--step 9")
@@ -175,7 +176,7 @@ def test_every_sampler_runs_cached_and_uncached_and_a_cycle_of_one_caches_nothin
 def test_the_methods_differ(infer: Run) -> None:
     run = ["--step", "8", "--bs", "2"]
     made = [pictures(infer(*run, "--method", method, prompts=PROMPTS[:2], name=method)) for method in METHODS]
-    assert len(np.unique(np.stack(made).reshape(len(METHODS), -1), axis=0)) == len(METHODS) == 5
+    assert len(np.unique(np.stack(made).reshape(len(METHODS), -1), axis=0)) == len(METHODS) == 6
 
 
 def test_aspect_ratios_are_sampled_whatever_the_batch_but_by_square_models_left(infer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +214,7 @@ def test_flops_need_no_weights(capsys: pytest.CaptureFixture, monkeypatch: pytes
 def test_bad_prompts_are_refused_before_anything_is_loaded(infer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pixart.runs.Pipeline", None)
     assert "holds no prompt" in error(infer, prompts=["", "  "])
-    assert "prompt 2 has 100000 characters, at most 4000" in error(infer, prompts=["a", "x" * 100_000])
+    assert "prompt 2 has 100000 characters, at most 65536" in error(infer, prompts=["a", "x" * 100_000])
     assert "prompt 1: '--ar wide' is no aspect ratio: write --ar height:width" in error(infer, prompts=["a fox --ar wide"])
     assert "--npz wants pictures of one size; the prompts ask for 2" in error(infer, "--npz", prompts=["a", "b --ar 2:1"], size=1024)
     assert "--bs: must be a whole number of 1 to 10000, got '0'" in error(infer, "--bs", "0")

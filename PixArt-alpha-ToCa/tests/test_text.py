@@ -77,7 +77,7 @@ def test_encoders_with_other_weights_or_precision_are_told_apart(tmp_path: Path)
 
 
 def test_what_was_put_comes_back_padded_with_zeros(t5: T5Embedder, tmp_path: Path) -> None:
-    cache = TextCache(tmp_path, "t5", LENGTH)
+    cache = TextCache(tmp_path, "t5", LENGTH, WIDTH)
     assert encode_missing(cache, TEXTS, lambda: t5) == 3
     y, mask = cache.batch(TEXTS)
     features, expected_mask = t5.get_text_embeddings(TEXTS)
@@ -85,7 +85,7 @@ def test_what_was_put_comes_back_padded_with_zeros(t5: T5Embedder, tmp_path: Pat
 
 
 def test_a_text_is_encoded_once_whatever_comes_after(t5: T5Embedder, tmp_path: Path) -> None:
-    cache = TextCache(tmp_path, "t5", LENGTH)
+    cache = TextCache(tmp_path, "t5", LENGTH, WIDTH)
     assert encode_missing(cache, ["a", "b", "a"], lambda: t5) == 2
     assert encode_missing(cache, ["b", "c"], lambda: t5) == 1
 
@@ -96,19 +96,19 @@ def test_a_text_is_encoded_once_whatever_comes_after(t5: T5Embedder, tmp_path: P
 
 
 def test_processes_share_the_texts(t5: T5Embedder, tmp_path: Path) -> None:
-    cache, texts = TextCache(tmp_path, "t5", LENGTH), [*"abcdefg", "a"]
+    cache, texts = TextCache(tmp_path, "t5", LENGTH, WIDTH), [*"abcdefg", "a"]
     assert [encode_missing(cache, texts, lambda: t5, rank=rank, world=2) for rank in range(2)] == [4, 3]
     assert cache.batch(texts)[0].shape == (8, LENGTH, WIDTH)
 
 
 def test_other_encoders_and_lengths_have_other_files(tmp_path: Path) -> None:
-    caches = [TextCache(tmp_path, identity, length) for identity in "ab" for length in (1, 11)]
+    caches = [TextCache(tmp_path, identity, length, WIDTH) for identity in "ab" for length in (1, 11)]
     paths = {cache.path(text) for cache in caches for text in ("", "1", "x" * 10_000)}
     assert len(paths) == 12 and all(len(path.name) < 60 for path in paths)
 
 
 def test_a_damaged_file_is_named(t5: T5Embedder, tmp_path: Path) -> None:
-    cache = TextCache(tmp_path, "t5", LENGTH)
+    cache = TextCache(tmp_path, "t5", LENGTH, WIDTH)
     encode_missing(cache, ["a"], lambda: t5)
     cache.path("a").write_bytes(b"cut")
     with pytest.raises(ValueError, match="is damaged, remove it"):

@@ -8,42 +8,46 @@ diffusers measures guidance from an empty prompt, PixArt from a learnt null text
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
-from diffusers import PixArtTransformer2DModel
-from safetensors.torch import save_file
 
 from pixart.spec import CONFIGS
-from pixart.weights import NULL_TEXT, checkpoint_path, diffusers_config, load_model, to_diffusers
+from pixart.weights import NULL_TEXT, check_checkpoint, checkpoint_path, load_model, save_diffusers, save_tensors
 from toca.cli.flags import Parser
 from toca.console import announce
-from toca.loading.weights import load_into
-from toca.runs.files import atomic_path
+from toca.runs.outputs import check_file, check_folder
 from toca.runs.programs import program_errors
 
 
 @program_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    path = checkpoint_path(args.image_size, args.model_path)
-    state = load_model(path, args.image_size, torch.device("cpu"), ema=args.ema).state_dict()
-    config = CONFIGS[args.image_size]
-    with torch.device("meta"):
-        model = PixArtTransformer2DModel(**diffusers_config(config))
-    load_into(model, to_diffusers(state, config), str(path))
-    model.save_pretrained(args.output)
+    output = Path(args.output) if args.output is not None else Path(args.dump_path) / "transformer"
+    check_folder(output, "--output" if args.dump_path is None else "--dump_path")
+    if output.is_dir() and any(output.iterdir()):
+        raise ValueError(f"{output} is not empty: remove it, or choose another folder")
     if args.null_text:
-        with atomic_path(args.null_text) as part:
-            save_file({NULL_TEXT: state[NULL_TEXT]}, part)
-    announce(f"{path} -> {args.output}")
+        check_file(Path(args.null_text), "--null_text", endings=(".safetensors",))
+    path = checkpoint_path(args.image_size, args.model_path)
+    if check_checkpoint(path, args.image_size, args.ema):
+        raise ValueError(f"{path} is in diffusers' layout already")
+    state = load_model(path, args.image_size, torch.device("cpu"), ema=args.ema).state_dict()
+    save_diffusers(output, state, CONFIGS[args.image_size])
+    announce(f"{path} -> {output}")
+    if args.null_text:
+        save_tensors(Path(args.null_text), {NULL_TEXT: state[NULL_TEXT]})
+        announce(f"{path} -> {args.null_text}")
 
 
 def parser() -> Parser:
     p = Parser(description=__doc__)
-    p.add_argument("--image_size", type=int, choices=CONFIGS, default=256)
-    p.add_argument("--model_path", help="checkpoint (default: the published one of the size)")
+    p.add_argument("--image_size", type=int, choices=CONFIGS, default=1024, help="pixels (default, as upstream's: 1024)")
+    p.add_argument("--model_path", "--orig_ckpt_path", help="checkpoint (default: the published one of the size)")
     p.add_argument("--ema", action="store_true", help="of a training checkpoint, take the averaged weights")
-    p.add_argument("--output", required=True, help="folder to write")
+    place = p.add_mutually_exclusive_group(required=True)
+    place.add_argument("--output", help="folder to write")
+    place.add_argument("--dump_path", help="upstream's: folder to write `transformer` into")
     p.add_argument("--null_text", help="also write the null text, to this .safetensors file")
     return p
 

@@ -21,7 +21,7 @@ from toca.cli.flags import add_method_flags, method_from, whole
 from toca.cli.main import main
 from toca.cli.report import folder_label
 from toca.engine.cache import NO_CACHE, Cache, LayerCache, RunCache, UncachedLayer
-from toca.methods import METHODS, DuCa, Method, NoCaching, TaylorSeer, ToCa
+from toca.methods import FORA, METHODS, DuCa, Method, NoCaching, Scheduled, TaylorSeer, ToCa
 from toca.planning.flops import executed_flops
 from toca.planning.memory import predict
 from toca.planning.method import CYCLE_LENGTH, Flag, Ranking, check_positive
@@ -209,8 +209,9 @@ def test_the_command_knows_both(toca: Toca) -> None:
     assert "6 full" in toca("plan", "tiny", "--preset", "turns2")
     assert "4 full" in toca("plan", "tiny", "--preset", "turns2", "--fresh-threshold", "3")  # a flag wins
     for name in METHODS:
-        assert f"tiny, 12 steps, {name}" in toca("flops", "tiny", "--method", name)
-        assert json.loads(toca("memory", "tiny", "--method", name, "--json"))["peak"]["total"] >= 0
+        method = ["--method", name, *(["--full-steps", "0,3,6"] if name == "scheduled" else [])]
+        assert f"tiny, 12 steps, {name}" in toca("flops", "tiny", *method)
+        assert json.loads(toca("memory", "tiny", *method, "--json"))["peak"]["total"] >= 0
     assert "turns2" in toca("table", "tiny")
 
 
@@ -231,7 +232,15 @@ def constant_toca(**settings: object) -> ToCa:
     return ToCa(ratio_schedule="constant", **settings)
 
 
-RUNS = [NoCaching(), METHODS["fora"](), TaylorSeer(), constant_toca(ratio=0.3), DuCa(ratio=0.3, ratio_schedule="constant"), Turns()]
+RUNS = [
+    NoCaching(),
+    FORA(),
+    TaylorSeer(),
+    Scheduled((0, 3, 6)),
+    constant_toca(ratio=0.3),
+    DuCa(ratio=0.3, ratio_schedule="constant"),
+    Turns(),
+]
 RUNS += [constant_toca(ratio=0.3, score=score) for score in ("kv-norm", "k-norm", "similarity", "random", "age")]
 
 

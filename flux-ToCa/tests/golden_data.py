@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flux.model import Flux, FluxParams
-from flux_spec import flux_spec
+from flux.spec import flux_spec
 from toca.loading.weights import load_into
 from toca.methods import FORA, Method, NoCaching, TaylorSeer, ToCa
 from toca.planning.schedule import Cycle

@@ -13,7 +13,7 @@ from golden_sampling import check_ranking
 from torch import Tensor
 
 from flux.model import Flux
-from flux_spec import flux_spec
+from flux.spec import flux_spec
 from toca.engine import cache as engine
 from toca.engine.attention import attention_with_mass
 from toca.engine.cache import Cache

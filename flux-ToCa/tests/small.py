@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flux.model import Flux, FluxParams
-from flux_spec import flux_spec
+from flux.spec import flux_spec
 from toca.engine.cache import NO_CACHE, Cache
 from toca.methods import Method
 

@@ -9,7 +9,7 @@ from tiny_parts import CLIP_WIDTH, T5_WIDTH
 from transformers import CLIPTextModel, T5EncoderModel
 
 from flux.modules.conditioner import HFEmbedder
-from flux.util import load_clip, load_t5
+from flux.weights import load_clip, load_t5
 from toca.testing.parts import save_clip, save_t5
 
 FP32 = torch.float32

@@ -14,14 +14,20 @@ from tiny_parts import T5_WIDTH, TINY_AE, save_adapter
 from tiny_programs import parts, tiny, tiny_params
 
 from flux.__main__ import main as flux_main
-from flux.conditions import canny, control_condition, fill_condition, load_picture, to_tensor
+from flux.conditions import canny, control_condition, fill_condition, to_tensor
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.image_embedders import ReduxAdapter, SiglipEncoder
-from flux.sampling import pack
+from flux.sampler import pack
+from toca.loading.pictures import read_picture
 from toca.testing.parts import randomize, save_module
 
 __all__ = ["parts", "tiny"]
 STEPS = ["--num_steps", "6"]
+
+
+def unsized(tiny: list[str]) -> list[str]:
+    """The flags without a size, where a picture decides it."""
+    return tiny[: tiny.index("--width")] + tiny[tiny.index("--device") :]
 
 
 def written(folder: Path) -> np.ndarray:
@@ -60,7 +66,7 @@ def test_control_encodes_the_map():
 
 
 def test_canny_finds_the_outline_of_a_square(picture):
-    edges = canny(2 * to_tensor(load_picture(picture)) - 1)
+    edges = canny(2 * to_tensor(read_picture(picture)) - 1)
     assert edges.shape == (1, 3, 64, 96) and set(edges.unique().tolist()) == {-1.0, 1.0}
     rows, columns = np.nonzero(edges[0, 0].numpy() > 0)
     assert rows.min() in (15, 16) and rows.max() in (47, 48) and columns.min() in (23, 24) and columns.max() in (71, 72)
@@ -91,7 +97,7 @@ def test_the_adapter_of_redux_has_the_published_keys():
 def test_fill(tmp_path, tiny, picture, method, capsys):
     Image.new("L", (96, 64), 255).save(tmp_path / "mask.png")
     flags = ["--img_cond_path", picture, "--img_mask_path", str(tmp_path / "mask.png"), "--output_dir", str(tmp_path / "out")]
-    flux_main(["fill", *tiny, *flags, *STEPS, "--seed", "1", "--method", method])
+    flux_main(["fill", *unsized(tiny), *flags, *STEPS, "--seed", "1", "--method", method])
     assert written(tmp_path / "out").shape == (64, 96, 3)
     assert f"{method}: " in capsys.readouterr().out
 
@@ -134,16 +140,16 @@ def test_wrong_pictures_are_one_line(tmp_path, tiny, picture):
     (tmp_path / "text.png").write_text("no")
     Image.new("L", (64, 64)).save(tmp_path / "mask.png")
     wrong = {
-        "is not a picture": ["fill", "--img_cond_path", str(tmp_path / "text.png"), "--img_mask_path", picture],
+        "not a picture": ["fill", "--img_cond_path", str(tmp_path / "text.png"), "--img_mask_path", picture],
         "must have one size": ["fill", "--img_cond_path", picture, "--img_mask_path", str(tmp_path / "mask.png")],
-        "No such file": ["control", "--name", "flux-dev-canny", "--img_cond_path", str(tmp_path / "none.png")],
+        "there is no such file": ["control", "--name", "flux-dev-canny", "--img_cond_path", str(tmp_path / "none.png")],
         "no depth model": ["control", "--name", "flux-dev-depth", "--img_cond_path", picture, "--annotator", str(tmp_path)],
         "no SigLIP encoder": ["redux", "--img_cond_path", picture, "--siglip", str(tmp_path), "--redux", str(tmp_path / "r.safetensors")],
     }
     save_file({"redux_up.weight": torch.zeros(1)}, tmp_path / "r.safetensors")
     for message, argv in wrong.items():
         with pytest.raises(SystemExit, match=message) as error:
-            flux_main([*argv, *tiny, "--output_dir", str(tmp_path / "out")])
+            flux_main([*argv, *(unsized(tiny) if argv[0] == "fill" else tiny), "--output_dir", str(tmp_path / "out")])
         assert str(error.value).startswith("error: ") and "\n" not in str(error.value)
 
 

@@ -11,8 +11,8 @@ from tiny_parts import TINY_FLUX, save_adapter, save_flux
 
 from flux.model import Flux
 from flux.modules.lora import LinearLora, merge, replace_linear_with_lora, set_lora_scale, with_adapter
-from flux.sampling import denoise, get_schedule, image_ids
-from flux_spec import CONFIGS
+from flux.sampler import denoise, get_schedule, image_ids
+from flux.spec import CONFIGS
 from toca.loading.weights import load_into
 from toca.methods import NoCaching, TaylorSeer, ToCa
 from toca.testing.parts import randomize

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flux.model import Flux, FluxParams
 from flux.modules.lora import LinearLora, merge, replace_linear_with_lora
-from flux_spec import CONFIGS, flux_spec
+from flux.spec import CONFIGS, flux_spec
 from toca.engine.cache import Cache
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.planning.flops import executed_flops, total_flops, uncached_flops

@@ -15,14 +15,13 @@ from tiny_parts import TINY_AE
 from tiny_programs import parts, tiny
 
 import flux.pipeline
-import geneval_flux
-import sample
-from flux import cli, pictures, util
+from flux import cli, geneval, pictures, weights
 from flux.__main__ import main as flux_main
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.pipeline import Pipeline
-from flux_cli import parse
+from flux.runs import sample_prompts
+from toca.runs.pictures import to_uint8
 from toca.testing.parts import randomize, save_module
 
 __all__ = ["parts", "tiny"]
@@ -38,7 +37,7 @@ def prompt_of(path: Path) -> str | None:
 
 
 def listing(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
 
 
 # ---- src/sample.py -----------------------------------------------------------------------------------------------------------------
@@ -53,7 +52,7 @@ def prompt_file(tmp_path) -> str:
 
 def sample_run(folder: Path, prompt_file: str, *flags: str) -> Path:
     args = ["--prompt_file", prompt_file, "--output_dir", str(folder), "--add_sampling_metadata", *flags]
-    sample.main(parse(sample.parser(), args))
+    sample_prompts(args)
     return folder
 
 
@@ -62,7 +61,7 @@ DEV = ["--model_name", "flux-dev", *STEPS]
 
 def test_one_picture_per_prompt_with_its_prompt_inside(tmp_path, tiny, prompt_file, capsys):
     folder = sample_run(tmp_path / "out", prompt_file, *tiny, *DEV, "--num_images_per_prompt", "2")
-    assert listing(folder) == [*(f"img_{i}.jpg" for i in range(6)), "settings.json"]
+    assert listing(folder) == [*(f"img_{i}.jpg" for i in range(6)), "manifest.json"]
     assert [prompt_of(folder / f"img_{i}.jpg") for i in range(6)] == ["a cat"] * 2 + ["two dogs"] * 2 + ["a fish"] * 2
     assert read(folder / "img_0.jpg").shape == (48, 64, 3) and read(folder / "img_0.jpg").std() > 1
     said = capsys.readouterr().out
@@ -82,17 +81,17 @@ def test_an_interrupted_run_goes_on(tmp_path, tiny, prompt_file, monkeypatch, ca
     whole = sample_run(tmp_path / "whole", prompt_file, *tiny, *DEV)
     generate, calls = Pipeline.generate, []
 
-    def interrupted(self, prompts, *rest):
-        calls.append(prompts)
+    def interrupted(self, prompts, *rest, **sampling):
+        calls.append(list(prompts))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return generate(self, prompts, *rest)
+        return generate(self, prompts, *rest, **sampling)
 
     monkeypatch.setattr(Pipeline, "generate", interrupted)
     with pytest.raises(SystemExit) as stop:
         sample_run(tmp_path / "out", prompt_file, *tiny, *DEV)
     assert stop.value.code == 130 and "interrupted: finished files stay" in capsys.readouterr().out
-    assert listing(tmp_path / "out") == ["img_0.jpg", "settings.json"]
+    assert listing(tmp_path / "out") == ["img_0.jpg", "manifest.json"]
     sample_run(tmp_path / "out", prompt_file, *tiny, *DEV)
     assert calls[2:] == [["two dogs"], ["a fish"]]
     for i in range(3):
@@ -111,10 +110,11 @@ def test_schnell_runs_four_steps_without_caching(tmp_path, tiny, prompt_file, ca
 
 
 METHODS = {
-    "none": "8 full",
-    "fora": "2 full, 6 reuse",
-    "duca": "full",
-    "taylorseer": "full",
+    "none": "none: 8 full steps",
+    "fora": "fora: 2 full, 6 reuse steps",
+    "toca": "toca: 4 full, 4 partial steps",
+    "duca": "duca: 4 full, 3 skip, 1 partial steps",
+    "taylorseer": "taylorseer: 4 full, 4 forecast steps",
 }
 
 
@@ -122,6 +122,7 @@ METHODS = {
 def test_every_method(tmp_path, tiny, prompt_file, method, capsys):
     folder = sample_run(tmp_path / "out", prompt_file, *tiny, *DEV, "--method", method, "--batch_size", "3")
     assert METHODS[method] in capsys.readouterr().out and len(listing(folder)) == 4
+    assert json.loads((folder / "manifest.json").read_text())["settings"]["method"]["name"] == method
 
 
 def test_flops_are_printed_and_nothing_is_written(tmp_path, prompt_file, capsys):
@@ -151,8 +152,8 @@ def test_bf16_and_upstream_numerics_stay_near(tmp_path, tiny, prompt_file):
 # ---- src/geneval_flux.py -----------------------------------------------------------------------------------------------------------
 
 
-def geneval(folder: Path, metadata: Path, *flags: str) -> Path:
-    geneval_flux.main(parse(geneval_flux.parser(), [str(metadata), "--output_dir", str(folder), *flags]))
+def geneval_run(folder: Path, metadata: Path, *flags: str) -> Path:
+    geneval.main([str(metadata), "--output_dir", str(folder), *flags])
     return folder
 
 
@@ -165,9 +166,9 @@ def metadata(tmp_path) -> Path:
 
 def test_genevals_layout_and_resume(tmp_path, tiny, metadata):
     flags = [*tiny, "--model_name", "flux-dev", "--steps", "6", "--n_samples", "3", "--batch_size", "2"]
-    folder = geneval(tmp_path / "out", metadata, *flags)
+    folder = geneval_run(tmp_path / "out", metadata, *flags)
     assert listing(folder) == sorted(
-        ["settings.json"]
+        ["manifest.json"]
         + [f"0000{i}/{name}" for i in range(2) for name in ("grid.png", "metadata.jsonl", *(f"samples/0000{k}.png" for k in range(3)))]
     )
     assert json.loads((folder / "00001/metadata.jsonl").read_text()) == {"prompt": "a cow", "include": [{"class": "cow"}]}
@@ -176,10 +177,12 @@ def test_genevals_layout_and_resume(tmp_path, tiny, metadata):
     assert not Image.open(folder / "00000/samples/00000.png").getexif()
     before = {name: (folder / name).read_bytes() for name in listing(folder)}
     os.remove(folder / "00001/samples/00001.png")
-    geneval(folder, metadata, *flags)
-    assert {name: (folder / name).read_bytes() for name in listing(folder)} == before
+    geneval_run(folder, metadata, *flags)
+    after = {name: (folder / name).read_bytes() for name in listing(folder)}
+    assert json.loads(after.pop("manifest.json"))["settings"] == json.loads(before.pop("manifest.json"))["settings"]
+    assert after == before
     more = [*flags[:-3], "4", "--batch_size", "2", "--skip_grid", "--add_sampling_metadata"]
-    geneval(folder, metadata, *more)
+    geneval_run(folder, metadata, *more)
     assert prompt_of(folder / "00001/samples/00003.png") == "a cow" and len(listing(folder)) == 13
 
 
@@ -214,13 +217,13 @@ def test_the_loop(tmp_path, tiny, monkeypatch, capsys):
 def test_rounding_and_upstreams_truncation():
     levels = torch.arange(256) / 127.5 - 1
     x = levels.expand(1, 3, 1, 256)
-    assert pictures.to_uint8(x)[0, 0, :, 1].tolist() == list(range(256))
-    truncated = pictures.to_uint8(x, truncate=True)[0, 0, :, 1]
+    assert to_uint8(x)[0, 0, :, 1].tolist() == list(range(256))
+    truncated = to_uint8(x, truncate=True)[0, 0, :, 1]
     assert (truncated != np.arange(256)).sum() > 0 and abs(truncated.astype(int) - np.arange(256)).max() == 1
-    assert pictures.to_uint8(torch.full((1, 3, 1, 1), 3.0)).max() == 255
+    assert to_uint8(torch.full((1, 3, 1, 1), 3.0)).max() == 255
 
 
-def test_watermark_from_its_minimum_size_on(monkeypatch, capsys):
+def test_watermark_from_its_minimum_size_on(monkeypatch):
     class Encoder:
         def set_watermark(self, kind, bits):
             assert kind == "bits" and len(bits) == 46
@@ -234,35 +237,64 @@ def test_watermark_from_its_minimum_size_on(monkeypatch, capsys):
     assert mark(np.zeros((256, 256, 3), np.uint8))[0, 0].tolist() == [0, 0, 1]
     assert mark(np.zeros((240, 256, 3), np.uint8)).max() == 0
     monkeypatch.setitem(sys.modules, "imwatermark", None)
-    assert pictures.watermarker() is None and "pip install invisible-watermark" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--watermark: it needs `pip install invisible-watermark`"):
+        pictures.watermarker()
 
 
-def test_without_its_weights_the_filter_is_off(tmp_path, capsys):
-    assert pictures.nsfw_filter(str(tmp_path / "nowhere")) is None
-    assert len(capsys.readouterr().out.splitlines()) == 1
+def test_what_is_asked_for_and_not_there_is_refused(tmp_path, tiny, prompt_file, monkeypatch):
+    """Before anything is loaded or written: no run without the filter or the watermark that it was to have."""
+    monkeypatch.setattr(pictures, "NSFW_MODEL", str(tmp_path / "nowhere"))
+    monkeypatch.setitem(sys.modules, "imwatermark", None)
+    monkeypatch.setattr(Pipeline, "load", None)
+    large = [*tiny, "--width", "256", "--height", "256"]
+    for flag, message in (
+        ("--use_nsfw_filter", "--use_nsfw_filter: .*nowhere could not be loaded"),
+        ("--watermark", "--watermark: it needs"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            sample_run(tmp_path / "out", prompt_file, *large, flag)
+        with pytest.raises(SystemExit, match=message):
+            flux_main([*large, flag, "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="--watermark needs 256 x 256 pixels"):
+        sample_run(tmp_path / "out", prompt_file, *tiny, "--watermark")
+    assert not (tmp_path / "out").exists()
 
 
 def test_unsafe_pictures_are_not_written(tmp_path, tiny, monkeypatch, prompt_file, capsys):
     ratings = iter([0.1, 0.9, 0.2])
     monkeypatch.setattr("flux.runs.nsfw_filter", lambda: lambda picture: next(ratings))
     folder = sample_run(tmp_path / "out", prompt_file, *tiny, "--num_steps", "1", "--use_nsfw_filter")
-    assert listing(folder) == ["img_0.jpg", "img_2.jpg", "settings.json"]
+    assert listing(folder) == ["img_0.jpg", "img_2.jpg", "manifest.json"]
     assert "img_1.jpg not written: NSFW score 0.90" in capsys.readouterr().out
 
 
 # ---- errors ------------------------------------------------------------------------------------------------------------------------
 
 ERRORS = {
-    "width": (["--width", "15"], "--width must be at least 16 pixels, got 15"),
-    "height": (["--height", "-1"], "--height must be at least 16"),
-    "steps": (["--num_steps", "0"], "--num_steps must be at least 1"),
-    "guidance": (["--guidance", "nan"], "--guidance must be a number"),
-    "batch": (["--batch_size", "0"], "--batch_size must be at least 1"),
     "device": (["--device", "nonsense"], "no such kind of device"),
     "no gpu": (["--device", "cuda:77"], "CUDA devices"),
     "checkpoint": (["--ckpt", "./nowhere"], "--ckpt names ./nowhere.*huggingface.co/black-forest-labs/FLUX.1-schnell.*put it at"),
     "t5": (["--t5", "./nowhere"], "no T5 encoder at ./nowhere: get it from https://huggingface.co/google/t5-v1_1-xxl.*--t5"),
 }  # fmt: skip
+
+
+NUMBERS = {
+    "--width": ("15", "a whole number of 16 to 16384, got '15'"),
+    "--height": ("-1", "a whole number of 16 to 16384"),
+    "--num_steps": ("0", "a whole number of 1 to 1000"),
+    "--guidance": ("nan", "0 to 1000, got 'nan'"),
+    "--batch_size": ("0", "a whole number of 1 to"),
+    "--fresh_threshold": ("0", "a whole number of 1 to"),
+}
+
+
+@pytest.mark.parametrize("flag", NUMBERS)
+def test_a_wrong_number_is_one_line(tmp_path, prompt_file, flag, capsys):
+    value, message = NUMBERS[flag]
+    with pytest.raises(SystemExit, match="2"):
+        sample_run(tmp_path / "out", prompt_file, flag, value)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"sample.py: error: argument {flag}: must be {message}" in line
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -276,14 +308,14 @@ def test_a_wrong_flag_is_one_line(tmp_path, tiny, prompt_file, name):
 @pytest.mark.parametrize("folder", ["/dev/null", "/dev/null/out", "read-only"])
 def test_an_output_folder_that_cannot_be_written_to_is_found_first(tmp_path, tiny, prompt_file, metadata, folder, monkeypatch):
     """Before anything is loaded, in every program."""
-    monkeypatch.setattr(util, "load_flow_model", None)
+    monkeypatch.setattr(weights, "load_flow_model", None)
     if folder == "read-only":
         folder = str(tmp_path)
         monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
-    message = rf"error: --output(_dir)?: {folder}.* cannot be written to: (Not a directory|File exists|Permission denied)"
+    message = rf"error: --output(_dir)? {folder}.*(cannot be written to: Permission denied|is a file, not a folder)"
     programs = (
         lambda: sample_run(Path(folder), prompt_file, *tiny),
-        lambda: geneval(Path(folder), metadata, *tiny),
+        lambda: geneval_run(Path(folder), metadata, *tiny),
         lambda: flux_main([*tiny, "--name", "flux-schnell", "--output_dir", folder]),
     )
     for program in programs:
@@ -320,7 +352,7 @@ def test_an_unusable_prompt_file_is_one_line(tmp_path, tiny, content):
 def test_an_unusable_metadata_file_is_one_line(tmp_path, tiny, content):
     (tmp_path / "m.jsonl").write_text(content)
     with pytest.raises(SystemExit, match=r"error: .*(no prompt|not JSON)"):
-        geneval(tmp_path / "out", tmp_path / "m.jsonl", *tiny)
+        geneval_run(tmp_path / "out", tmp_path / "m.jsonl", *tiny)
 
 
 def test_the_encoders_cannot_be_swapped(tmp_path, tiny, parts, prompt_file):
@@ -352,7 +384,7 @@ def test_memory_exhausted_on_the_way_loses_nothing(tmp_path, tiny, prompt_file, 
     monkeypatch.setattr(flux.pipeline, "denoise", exhausted)
     with pytest.raises(SystemExit, match=r"error: out of memory: try --offload, --dtype bf16, a smaller --batch_size"):
         sample_run(tmp_path / "out", prompt_file, *tiny, "--offload")
-    assert moved == ["cpu"] * 4 and listing(tmp_path / "out") == ["img_0.jpg", "settings.json"]
+    assert moved == ["cpu"] * 4 and listing(tmp_path / "out") == ["img_0.jpg", "manifest.json"]
     sample_run(tmp_path / "out", prompt_file, *tiny, "--offload")
     assert calls == [[0], [1], [1], [2]] and len(listing(tmp_path / "out")) == 4
 
@@ -377,7 +409,7 @@ def test_they_start_and_fail_in_one_line(tmp_path):
         ["sample.py", "--output", "picture"],
         ["src/sample.py", "--prompt_file", str(tmp_path / "none.txt")],
         ["src/geneval_flux.py", str(tmp_path / "none.jsonl")],
-        ["-m", "flux", "--width", "3"],
+        ["-m", "flux", "--device", "nonsense"],
     )
     started = [
         subprocess.Popen([sys.executable, *command], cwd=FORK, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

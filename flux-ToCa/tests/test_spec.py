@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-import flux_cli
-from flux_spec import CONFIGS, flux_spec, txt_tokens
+from flux import flags
+from flux.spec import CONFIGS, flux_spec, txt_tokens
 from toca.cli.table import preset_data
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.planning.flops import rounded_tflops, step_flops, total_flops
@@ -70,7 +70,7 @@ def test_steps_of_a_run() -> None:
     assert round(step_flops(DEV, FORA(3).plan(DEV, 50).steps[1], "upstream") / 1e12, 5) == 1.67520
     schnell = flux_spec(CONFIGS["flux-schnell"], 4096, txt_tokens("flux-schnell"))
     assert round(total_flops(toca(4).plan(schnell, 4), "upstream", 1) / 1e12, 2) == 214.24
-    wide = flux_spec(CONFIGS["flux-dev"], flux_cli.image_tokens(1360, 768), 512)
+    wide = flux_spec(CONFIGS["flux-dev"], 85 * 48, 512)
     assert round(step_flops(wide, NoCaching().plan(wide, 1).steps[0], "upstream") / 1e12, 4) == 74.0825
 
 
@@ -91,9 +91,7 @@ def test_refreshed_rows() -> None:
     assert deep["single_blocks", 37, "total"].tokens == int(0.1 * 1.6 * 0.5 * 4608)
 
 
-@pytest.mark.parametrize(
-    ("method", "units"), [(FORA(3), 76), (TaylorSeer(6, 1), 152), (TaylorSeer(6, 2), 228), (NoCaching(), 0)], ids=repr
-)
+@pytest.mark.parametrize(("method", "units"), [(FORA(3), 76), (TaylorSeer(6, 1), 152), (TaylorSeer(6, 2), 228), (NoCaching(), 0)], ids=repr)
 def test_stored_outputs(method: Method, units: int) -> None:
     held = predict(method.plan(DEV, 50), method, 1, 2)
     assert max(h.outputs for h in held) == units * UNIT
@@ -121,9 +119,9 @@ def test_a_cached_run_holds_little_beside_outputs() -> None:
 
 
 def test_the_published_rows_of_plain_steps_toca_and_fora() -> None:
-    dev = flux_cli.NamedModel("flux-dev")
+    dev = flags.NamedModel("flux-dev")
     for name in ("none", "steps30", "steps25", "steps20", "fora3", "toca4-01", "toca5-01", "toca6-01"):
-        run = dev.planned_run(flux_cli.parse(dev.planning_parser(), ["--preset", name], "flux-dev"))
+        run = dev.planned_run(flags.parse(dev.planning_parser(), ["--preset", name], "flux-dev"))
         assert preset_data(name, FLUX_DEV[name], run)["exact"]["rounded_tflops"] == FLUX_DEV[name].published[0].numbers["tflops"]
 
 
@@ -133,8 +131,8 @@ PROJECTED = [(name, row.numbers["tflops"]) for name, preset in FLUX_DEV.items() 
 @pytest.mark.parametrize(("name", "printed"), PROJECTED)
 def test_later_papers_cache_attention_after_its_projection(name: str, printed: float) -> None:
     """To the digit, but for the printed total of duca9, whose skipped steps are rounded further."""
-    dev = flux_cli.NamedModel("flux-dev")
-    run = dev.planned_run(flux_cli.parse(dev.planning_parser(), ["--preset", name], "flux-dev"))
+    dev = flags.NamedModel("flux-dev")
+    run = dev.planned_run(flags.parse(dev.planning_parser(), ["--preset", name], "flux-dev"))
     rows = preset_data(name, FLUX_DEV[name], run)["published"]
     (counted,) = {row["exact"]["rounded_tflops"] for row in rows if row["counter"] == "projected"}
     assert counted == pytest.approx(printed, abs=0.011 if name == "duca9" else 1e-9)
@@ -147,13 +145,14 @@ def test_skipped_and_partial_steps_of_later_papers() -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_model_is_known_to_the_command(name: str) -> None:
-    fork = getattr(flux_cli, name.replace("-", "_"))
+def test_every_model_is_known_to_the_command(name: str, capsys: pytest.CaptureFixture) -> None:
+    fork = getattr(flags, name.replace("-", "_"))
     run = fork.planned_run(fork.planning_parser().parse_args([]))
     assert (run.method == NoCaching()) == (name == "flux-schnell")
     assert run.spec.stack("double_blocks").branch("txt_mlp").tokens == txt_tokens(name)
-    with pytest.raises(ValueError, match="at least 16"):
-        fork.planned_run(fork.planning_parser().parse_args(["--width", "15"]))
+    with pytest.raises(SystemExit, match="2"):
+        fork.planning_parser().parse_args(["--width", "15"])
+    assert "--width: must be a whole number of 16 to 16384, got '15'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -171,10 +170,10 @@ def test_every_model_is_known_to_the_command(name: str) -> None:
 def test_flags(argv: list[str], method: Method) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--name", default="flux-dev")
-    flux_cli.add_method_flags(parser)
-    assert flux_cli.method_from(flux_cli.parse(parser, argv)) == method
+    flags.add_method_flags(parser)
+    assert flags.method_from(flags.parse(parser, argv)) == method
 
 
 def test_planning_a_flux_needs_no_torch() -> None:
-    code = "import sys, flux_cli, flux_spec; sys.exit('torch' in sys.modules)"
+    code = "import sys, flux.flags, flux.spec; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

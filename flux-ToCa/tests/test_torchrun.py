@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image
 from tiny_programs import parts, tiny
 
-import geneval_flux
-import sample
-from flux_cli import parse
+from flux import geneval
+from flux.runs import sample_prompts
 from toca.testing.programs import run
 
 __all__ = ["parts", "tiny"]
@@ -24,7 +23,7 @@ def torchrun(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
 
 
 def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def pictures_agree(a: Path, b: Path) -> bool:
@@ -44,11 +43,11 @@ def test_two_processes_share_a_prompt_file(tmp_path: Path, tiny: list[str]) -> N
     done = torchrun("sample", *flags, "--output_dir", str(shared))
     assert done.returncode == 0, done.stderr
     assert re.findall(r"6 pictures, \d+ to make", done.stdout) == ["6 pictures, 6 to make"]  # one process reports
-    assert files(shared) == {*(f"img_{i}.jpg" for i in range(6)), "settings.json"}
-    sample.main(parse(sample.parser(), [*flags, "--output_dir", str(alone)]))
+    assert files(shared) == {*(f"img_{i}.jpg" for i in range(6)), "manifest.json"}
+    sample_prompts([*flags, "--output_dir", str(alone)])
     assert pictures_agree(shared, alone)
     (shared / "img_3.jpg").unlink()
-    sample.main(parse(sample.parser(), [*flags, "--output_dir", str(shared)]))
+    sample_prompts([*flags, "--output_dir", str(shared)])
     assert pictures_agree(shared, alone)
 
 
@@ -57,11 +56,11 @@ def test_two_processes_share_genevals_prompts(tmp_path: Path, tiny: list[str]) -
     metadata.write_text("".join(f'{{"prompt": "a {name}"}}\n' for name in ("bench", "cow", "fork")))
     flags = [str(metadata), *tiny, "--model_name", "flux-dev", "--steps", "4", "--n_samples", "2"]
     shared, alone = tmp_path / "shared", tmp_path / "alone"
-    done = torchrun("geneval_flux", *flags, "--output_dir", str(shared))
+    done = torchrun("geneval", *flags, "--output_dir", str(shared))
     assert done.returncode == 0, done.stderr
     names = ("grid.png", "metadata.jsonl", "samples/00000.png", "samples/00001.png")
-    assert files(shared) == {"settings.json", *(f"0000{i}/{name}" for i in range(3) for name in names)}
-    geneval_flux.main(parse(geneval_flux.parser(), [*flags, "--output_dir", str(alone)]))
+    assert files(shared) == {"manifest.json", *(f"0000{i}/{name}" for i in range(3) for name in names)}
+    geneval.main([*flags, "--output_dir", str(alone)])
     assert pictures_agree(shared, alone)
 
 

@@ -1,16 +1,15 @@
-"""A program on tiny components in a process of its own, as torchrun starts it: tiny_main.py sample|geneval_flux FLAGS."""
+"""A program on tiny components in a process of its own, as torchrun starts it: tiny_main.py sample|geneval FLAGS."""
 
-import importlib
 import sys
 
 import torch
 from tiny_programs import shrink
 
-from flux import util
-from flux_cli import parse
+from flux import weights
+from flux.geneval import main
+from flux.runs import sample_prompts
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    shrink(util.CONFIGS.__setitem__)
-    program = importlib.import_module(sys.argv[1])
-    program.main(parse(program.parser(), sys.argv[2:]))
+    shrink(weights.CONFIGS.__setitem__)
+    dict(sample=sample_prompts, geneval=main)[sys.argv[1]](sys.argv[2:])

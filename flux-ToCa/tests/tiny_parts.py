@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder, AutoEncoderParams
 from flux.modules.lora import replace_linear_with_lora
-from flux_spec import FluxParams
+from flux.spec import FluxParams
 from toca.testing.parts import randomize, save_module
 
 TINY_AE = AutoEncoderParams(ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1, z_channels=16)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_parts import CLIP_WIDTH, T5_WIDTH, TINY_AE, TINY_FLUX, save_ae, save_flux
 
-from flux import util
+from flux import weights
 from toca.testing.parts import save_clip, save_t5
 
 CHANNELS = {"fill": 384, "canny": 128, "depth": 128}
@@ -24,7 +24,7 @@ def tiny_params(name: str):
 def parts(tmp_path_factory) -> Path:
     """A folder with a checkpoint for every name, `ae.safetensors`, and the encoders `first` (T5) and `second` (CLIP)."""
     folder = tmp_path_factory.mktemp("parts")
-    for name, config in util.CONFIGS.items():
+    for name, config in weights.CONFIGS.items():
         if not config.lora:
             save_flux(folder / config.flow.file, tiny_params(name))
     save_ae(folder / "ae.safetensors")
@@ -33,17 +33,17 @@ def parts(tmp_path_factory) -> Path:
     return folder
 
 
-def shrink(setitem: Callable[[str, util.Config], None], setattr: Callable[[object, str, object], None] = setattr) -> None:
+def shrink(setitem: Callable[[str, weights.Config], None], setattr: Callable[[object, str, object], None] = setattr) -> None:
     """Make the named models tiny, by the functions that change them."""
-    for name, config in list(util.CONFIGS.items()):
+    for name, config in list(weights.CONFIGS.items()):
         setitem(name, dataclasses.replace(config, params=tiny_params(name), t5_length=12))
-    setattr(util, "AE_PARAMS", TINY_AE)
+    setattr(weights, "AE_PARAMS", TINY_AE)
 
 
 @pytest.fixture
 def tiny(parts, monkeypatch) -> list[str]:
     """The named models are tiny; returns the flags that find their files and keep runs short."""
-    shrink(lambda name, config: monkeypatch.setitem(util.CONFIGS, name, config), monkeypatch.setattr)
+    shrink(lambda name, config: monkeypatch.setitem(weights.CONFIGS, name, config), monkeypatch.setattr)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     files = ["--ckpt", str(parts), "--ae", str(parts / "ae.safetensors"), "--t5", str(parts / "first"), "--clip", str(parts / "second")]
     return [*files, "--width", "64", "--height", "50", "--device", "cpu", "--dtype", "fp32"]

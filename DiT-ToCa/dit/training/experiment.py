@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import time
@@ -13,21 +12,23 @@ import torch
 from safetensors.torch import save_file
 
 from dit.model import DiT
+from dit.training.flags import TrainSettings
+from toca.console import announce
 from toca.loading.weights import load_checkpoint, load_into
 from toca.runs.files import atomic_path
 
 
-def experiment_folder(args: argparse.Namespace) -> Path:
+def experiment_folder(settings: TrainSettings) -> Path:
     """<results>/<3-digit index>-<model>, a new one unless resuming."""
-    if args.resume:
-        return Path(args.resume).resolve().parents[1]
-    taken = [int(m[1]) for p in Path(args.results_dir).glob("*") if (m := re.match(r"(\d{3})-", p.name))]
-    return Path(args.results_dir) / f"{max(taken, default=-1) + 1:03d}-{args.model.replace('/', '-')}"
+    if settings.resume:
+        return Path(settings.resume).resolve().parents[1]
+    taken = [int(m[1]) for p in Path(settings.results_dir).glob("*") if (m := re.match(r"(\d{3})-", p.name))]
+    return Path(settings.results_dir) / f"{max(taken, default=-1) + 1:03d}-{settings.model.replace('/', '-')}"
 
 
-def save(folder: Path, step: int, model: DiT, ema: DiT, opts: Sequence[torch.optim.Optimizer], args: argparse.Namespace) -> None:
+def save(folder: Path, step: int, model: DiT, ema: DiT, opts: Sequence[torch.optim.Optimizer], settings: TrainSettings) -> None:
     """`checkpoints/<step>.pt` = {model, ema, opt, args, step}, all plain, and the EMA weights alone as safetensors."""
-    state = dict(model=model.state_dict(), ema=ema.state_dict(), opt=[o.state_dict() for o in opts], args=vars(args), step=step)
+    state = dict(model=model.state_dict(), ema=ema.state_dict(), opt=[o.state_dict() for o in opts], args=settings.noted(), step=step)
     path = folder / "checkpoints" / f"{step:07d}.pt"
     with atomic_path(path.with_suffix(".safetensors")) as part:
         save_file({k: v.contiguous() for k, v in ema.state_dict().items()}, part)
@@ -54,16 +55,17 @@ class Log:
 
     def __init__(self, path: Path, step: int, images_per_step: int) -> None:
         self.path, self.step, self.images_per_step, self.started = path, step, images_per_step, time.monotonic()
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [f"{line}\n" for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         with atomic_path(path) as part:
-            part.write_text("".join(f"{line}\n" for line in lines if line.endswith("}") and json.loads(line)["step"] <= step))
+            part.write_text("".join(kept), encoding="utf-8")
 
     def write(self, step: int, sums: torch.Tensor) -> None:
         """sums: (2,) loss and mse, added up over processes and the steps since the last line."""
         steps, seconds = step - self.step, time.monotonic() - self.started
         loss, mse = (sums / steps).tolist()
         line = json.dumps(dict(step=step, loss=loss, mse=mse, images_per_second=steps * self.images_per_step / seconds))
-        print(line, flush=True)
-        with open(self.path, "a") as file:
+        announce(line)
+        with open(self.path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
         self.step, self.started = step, time.monotonic()

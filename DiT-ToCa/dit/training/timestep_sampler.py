@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dit.training.flags import TIMESTEP_SAMPLERS
 from toca.diffusion import GaussianDiffusion
 
 
@@ -29,7 +30,7 @@ class LogitNormalSampler(UniformSampler):
         return (share * self.num_timesteps).long().clamp_max(self.num_timesteps - 1), torch.ones(batch, device=device)
 
 
-SAMPLERS = {"uniform": UniformSampler, "logit-normal": LogitNormalSampler}
+SAMPLERS = dict(zip(TIMESTEP_SAMPLERS, (UniformSampler, LogitNormalSampler), strict=True))
 
 
 def create_named_schedule_sampler(name: str, diffusion: GaussianDiffusion, **options: float) -> UniformSampler:

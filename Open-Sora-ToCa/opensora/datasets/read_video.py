@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +13,22 @@ from torch import Tensor
 
 
 def read_video(source: str | Path | BytesIO, most: int | None = None) -> Tensor:
-    """The first `most` frames of a video, or all of them, (T, H, W, 3) uint8. Raises ValueError if it cannot be decoded."""
+    """The first `most` frames of a video, or all of them, upright, (T, H, W, 3) uint8. Raises ValueError if it cannot be decoded."""
     import av
 
     try:
         with av.open(source) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in itertools.islice(container.decode(video=0), most)]
+            frames = [_upright(frame) for frame in itertools.islice(container.decode(video=0), most)]
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(f"not a readable video: {error}") from error
     if not frames:
         raise ValueError("a video without frames")
     return torch.from_numpy(np.stack(frames))
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """A frame as players show it: phones note how they were held beside what they saw."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))  # both counterclockwise
 
 
 def count_frames(source: str | Path | BytesIO) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,9 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from opensora.datasets.read_video import count_frames, read_video
+from toca.loading import pictures
+from toca.loading.weights import fingerprint
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v", ".mpeg", ".mpg")
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")  # still or animated
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpeg", ".mpg")
 SECONDS = 60  # without an answer from an address
 
 
@@ -33,7 +36,7 @@ def fetch(url: str) -> bytes:
         with urlopen(url, timeout=SECONDS) as answer:
             return answer.read()
     except OSError as error:
-        raise ValueError(f"cannot be fetched: {getattr(error, 'reason', error)}") from error
+        raise ValueError(f"reference {url}: cannot be fetched: {getattr(error, 'reason', error)}") from error
 
 
 def opened(path: str) -> str | BytesIO:
@@ -49,12 +52,36 @@ def is_image(path: str) -> bool:
     return suffix in IMAGES
 
 
+def split_references(text: str) -> list[str]:
+    """Paths and addresses apart by `;`. A file whose own name holds one is taken whole."""
+    pieces, found = text.split(";"), []
+    while pieces:
+        lengths = range(len(pieces), 1, -1)
+        most = next((n for n in lengths if Path(";".join(pieces[:n])).is_file()), 1)
+        found.append(";".join(pieces[:most]))
+        pieces = pieces[most:]
+    return [path for path in found if path]
+
+
 def count_reference(path: str) -> int:
     """The frames of a reference, whose first one can be read. Raises ValueError or FileNotFoundError if there is none."""
     if not is_url(path) and not Path(path).is_file():
         raise FileNotFoundError(f"there is no reference {path}")
     with named(path):
-        return 1 if is_image(path) and read_image(opened(path)) else count_frames(opened(path))
+        still = is_image(path)
+    source = opened(path)
+    if still:
+        pictures.read_picture(source, name=f"reference {path}")
+        return pictures.count_frames(source, name=f"reference {path}")
+    with named(path):
+        return count_frames(source)
+
+
+def content_of(path: str) -> str:
+    """A short hash of a reference: what decides pixels is in the file, not in its name."""
+    if is_url(path):
+        return hashlib.blake2b(fetch(path), digest_size=8).hexdigest()
+    return fingerprint(path)
 
 
 @contextmanager
@@ -66,24 +93,23 @@ def named(path: str) -> Iterator[None]:
         raise ValueError(f"reference {path}: {error}") from error
 
 
-def read_image(source: str | BytesIO) -> Image.Image:
-    """Raises ValueError if it is no picture."""
-    try:
-        with Image.open(source) as picture:
-            return picture.convert("RGB")
-    except OSError as error:
-        raise ValueError(f"not a readable picture: {error}") from error
-
-
 def read_from_path(path: str, image_size: tuple[int, int], most: int | None = None) -> Tensor:
     """Pixels (3, T, H, W) in [-1, 1] of a picture (T = 1) or of the first `most` frames of a video, from a path or an address.
 
     It is scaled until it covers image_size and cut around its centre. Raises ValueError or OSError if it cannot be read.
     """
     with named(path):
-        if is_image(path):
-            return cover_image(read_image(opened(path)), image_size)[:, None]
-        return cover_video(read_video(opened(path), most).permute(0, 3, 1, 2), image_size).transpose(0, 1)
+        still = is_image(path)
+    source = opened(path)
+    if still:
+        shown = pictures.read_frames(source, most, name=f"reference {path}")
+        if len(shown) == 1:
+            return cover_image(shown[0], image_size)[:, None]
+        frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in shown]))
+    else:
+        with named(path):
+            frames = read_video(source, most)
+    return cover_video(frames.permute(0, 3, 1, 2), image_size).transpose(0, 1)
 
 
 def cover_size(height: int, width: int, image_size: tuple[int, int]) -> tuple[int, int]:

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from opensora.datasets.read_video import read_video
 from toca.runs.files import atomic_path
 from toca.runs.pictures import to_uint8
 
@@ -67,6 +69,14 @@ def _write_video(frames: Tensor, path: Path, fps: int, comment: str) -> None:
         for frame in frames.numpy():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
+
+
+def read_sample(path: Path) -> Tensor:
+    """The frames (T, H, W, 3) uint8 of a file of `save_sample`. Raises ValueError or OSError if it cannot be read."""
+    if path.suffix == ".png":
+        with Image.open(path) as picture:
+            return torch.from_numpy(np.array(picture.convert("RGB")))[None]
+    return read_video(path)
 
 
 def about_sample(path: Path) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from toca.presets import OPENSORA
 
 PARTS = ("model", "vae", "text_encoder", "scheduler")  # what a configuration builds
 Parts = dict[str, dict[str, Any]]
+ALTERNATIVES = ({"prompt", "prompt_path", "prompt_generator"}, {"image_size", "resolution"})  # of which the source that wins says one
 
 
 def read_config(path: str, flags: Mapping[str, argparse.Action]) -> tuple[dict[str, Any], Parts]:
@@ -82,4 +83,10 @@ def merged(defaults: Mapping[str, Any], *sources: Mapping[str, Any]) -> dict[str
             preset = {**(OPENSORA[name].flags if name else {}), "preset": name}
             layers.append(preset)
         layers.append(source)
-    return {key: value for layer in layers for key, value in layer.items()}
+    values: dict[str, Any] = {}
+    for layer in layers:
+        for group in ALTERNATIVES:
+            if layer.keys() & group:
+                values |= dict.fromkeys(group)
+        values |= layer
+    return values

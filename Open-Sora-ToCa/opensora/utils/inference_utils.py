@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -36,6 +37,16 @@ def merge_prompt(texts: Sequence[str], numbers: Sequence[int] | None) -> str:
     return texts[0] if numbers is None else "".join(f"|{number}|{text}" for number, text in zip(numbers, texts, strict=True))
 
 
+def check_numbers(prompt: str, numbers: Sequence[int] | None, loops: int) -> None:
+    """Make sure that every part of a prompt is shown. Raises ValueError if not."""
+    if numbers is None:
+        return
+    if any(then <= now for now, then in itertools.pairwise(numbers)):
+        raise ValueError(f"the prompt {prompt!r} must number its parts in rising order")
+    if numbers[-1] >= loops:
+        raise ValueError(f"the prompt {prompt!r} has a part from clip {numbers[-1]} on, there are {loops} (counted from 0): see --loop")
+
+
 def prompt_of_loop(texts: Sequence[str], numbers: Sequence[int] | None, loop: int) -> str:
     """The part that the clip `loop` of a long video shows: the last one that begins with it or before."""
     return texts[max(i for i, number in enumerate(numbers or [0]) if number <= loop)]
@@ -52,6 +63,8 @@ def extract_json(prompt: str) -> tuple[str, str, str]:
         raise ValueError(f"what follows {{ in the prompt {prompt!r} is not JSON: {error}") from error
     if unknown := given.keys() - {"reference_path", "mask_strategy"}:
         raise ValueError(f"the prompt {prompt!r} sets {', '.join(sorted(unknown))}; it may set reference_path and mask_strategy")
+    if strange := [key for key, value in given.items() if not isinstance(value, str)]:
+        raise ValueError(f'the prompt {prompt!r} sets {strange[0]} to {given[strange[0]]!r}: it must be a text, as "0" is')
     return text, given.get("reference_path", ""), given.get("mask_strategy", "")
 
 

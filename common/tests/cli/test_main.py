@@ -18,11 +18,13 @@ from PIL import Image
 
 from toca.cli import forks
 from toca.cli.main import main
-from toca.methods import ToCa
+from toca.cli.table import off
+from toca.methods import NoCaching, ToCa
 from toca.metrics import compare
 from toca.metrics.distance import psnr, ssim
 from toca.planning.flops import total_flops
 from toca.planning.spec import ModelSpec
+from toca.presets import PRINTED, Preset, Published
 
 Toca = Callable[..., str]
 
@@ -61,6 +63,17 @@ def planning_parser() -> argparse.ArgumentParser:
 
 def planned_run(args: argparse.Namespace) -> forks.PlannedRun:
     return forks.PlannedRun("toy", two_stacks(), ToCa(ratio=0.3, ratio_schedule="constant"), args.steps, rows_per_image=2)
+
+
+def presets_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--preset", choices=("half", "whole"), default=None)
+    parser.add_argument("--steps", type=int, default=8)
+    return parser
+
+
+def uncached_run(args: argparse.Namespace) -> forks.PlannedRun:
+    return forks.PlannedRun("toy", two_stacks(), NoCaching(), args.steps, rows_per_image=2)
 
 
 @pytest.fixture
@@ -109,6 +122,25 @@ def test_commands_print_something_for_any_number_of_steps(toca: Toca, fork: type
 
 def test_a_model_without_presets_has_an_empty_table(toca: Toca, fork: types.ModuleType) -> None:
     assert json.loads(toca("table", "toy", "--json")) == []
+
+
+def test_a_table_has_one_baseline_and_says_how_far_printed_totals_are(
+    toca: Toca, fork: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uncached = total_flops(NoCaching().plan(two_stacks(), 8), "upstream", rows=2) / 1e12
+    rows = (Published("one", dict(tflops=uncached / 2)), Published("two", dict(tflops=uncached, psnr=30.125), "of another run"))
+    fork.presets = {"half": Preset(dict(steps=4), rows, baseline=8), "whole": Preset(dict(steps=8), rows[1:])}
+    monkeypatch.setattr(fork, "planning_parser", presets_parser)
+    monkeypatch.setattr(fork, "planned_run", uncached_run)
+    monkeypatch.setitem(PRINTED, "toy", {"Other": (Published("three", dict(speedup=1.5)),)})
+    half, whole, other = json.loads(toca("table", "toy", "--json"))
+    assert (half["baseline"], whole["baseline"], other["exact"]) == (8, 8, None)
+    assert half["exact"]["speedup"] == pytest.approx(2) and whole["exact"]["speedup"] == 1
+    assert off(half["published"][0]) is None and off(half["published"][1]) == pytest.approx(-0.5) and off(other["published"][0]) is None
+    text = toca("table", "toy")
+    assert text.startswith("x: over 8 uncached steps\n") and "-50.00%" in text and text.count("\nx: over") == 0
+    assert re.search(r"^Other +1.50 +\[3\]$", text, re.MULTILINE) and re.search(r" 30.125 +\[2\]$", text, re.MULTILINE)
+    assert "Other" not in toca("table", "toy", "--preset", "half")
 
 
 def test_bench_gets_its_arguments_and_the_forks_folder(fork: types.ModuleType) -> None:

@@ -1,11 +1,15 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toy import CYCLES, attn, mlp, spec, stack
 
 from toca.methods import FORA, METHODS, DuCa, NoCaching, TaylorSeer, ToCa
+from toca.methods.toca import FORCE_FRESH
 from toca.planning.plan import Kind, chunks_needed
 from toca.planning.schedule import Bilinear, Cycle
+from toca.planning.scores import SCORES
 from toca.planning.spec import HIDDEN
 
 FULL, PARTIAL, REUSE, FORECAST, SKIP = Kind
@@ -56,6 +60,45 @@ UNCACHED = [FORA(interval=1), ToCa(interval=1), DuCa(interval=1), TaylorSeer(int
 def test_an_interval_or_a_ratio_of_one_caches_nothing(method):
     plan = method.plan(spec(), 5)
     assert not plan.caches and NoCaching().plan(spec(), 5).tokens_refreshed() == plan.tokens_refreshed() == 1.0
+
+
+SPECS = (
+    spec(),
+    spec(counts_down=True, cycles=dict.fromkeys(CYCLES, Cycle(lead=3, stretch=(1.4, -0.8), window=(0.2, 0.4, 2)))),
+    spec(stack(branches=(attn(), mlp(interval_scale=2)))),
+    spec(stack(), stack("more", depth=2)),
+)
+EVERY_STEP = st.one_of(
+    st.builds(FORA, interval=st.just(1)),
+    st.builds(TaylorSeer, interval=st.just(1), order=st.integers(0, 4)),
+    *(
+        st.builds(
+            make,
+            interval=st.just(1),
+            ratio=st.floats(0, 2),
+            ratio_schedule=st.sampled_from(["constant", "linear", "linear-mode", "exp", "cosine", "layerwise", "ToCa"]),
+            score=st.sampled_from(sorted(SCORES)),
+            soft_fresh_weight=st.floats(0, 2),
+            force_fresh=st.sampled_from(FORCE_FRESH),
+            bonus=st.none() | st.floats(0, 1),
+            frozen=st.booleans(),
+            bucket=st.integers(1, 20),
+        )
+        for make in (ToCa, DuCa)
+    ),
+)
+
+
+@given(EVERY_STEP, st.sampled_from(SPECS), st.integers(1, 60))
+def test_at_an_interval_of_one_a_run_is_the_uncached_one_whatever_else_is_set(method, model, num_steps):
+    plan = method.plan(model, num_steps)
+    steps = [{site: replace(action, gap=0, order=0) for site, action in row.items()} for row in plan.steps]  # what TaylorSeer notes besides
+    assert tuple(steps) == NoCaching().plan(model, num_steps).steps and not plan.caches
+
+
+def test_a_cycle_of_a_branchs_own_is_kept_at_an_interval_of_one():
+    plan = ToCa(interval=1, ratio=0.0).plan(spec(stack(branches=(attn(), mlp(interval=2)))), 4)
+    assert kinds(plan, "attn") == [FULL] * 4 and kinds(plan) == [FULL, REUSE, FULL, REUSE]
 
 
 def test_toca_refreshes_token_wise_branches_and_reuses_the_others():

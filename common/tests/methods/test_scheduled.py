@@ -19,6 +19,7 @@ from toca.planning.flops import executed_flops, uncached_flops
 from toca.planning.memory import predict
 from toca.planning.plan import Kind
 from toca.planning.spec import HIDDEN
+from toca.testing.golden import assert_close
 
 SPEC = spec(stack("pair", 2), stack("single", 2))
 X = torch.randn(3, 15, 8, generator=torch.Generator().manual_seed(1))
@@ -100,7 +101,7 @@ def test_a_batch_is_its_items(method: Scheduled) -> None:
     together = outputs(method)
     alone = [outputs(method, x=X[i : i + 1]) for i in range(3)]
     for step in range(10):
-        torch.testing.assert_close(together[step], torch.cat([one[step] for one in alone]), rtol=0, atol=1e-5)
+        assert_close(together[step], torch.cat([one[step] for one in alone]), 1e-5)  # of extrapolated numbers, which grow
 
 
 def test_a_step_of_a_forecast_output_costs_nothing_in_the_layers() -> None:

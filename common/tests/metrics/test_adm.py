@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from toca.metrics import adm
 from toca.metrics.inception import Features
+from toca.metrics.sources import Pictures
 
 
 class Colours:
@@ -16,25 +19,24 @@ class Colours:
     def __init__(self) -> None:
         self.seen = 0
 
-    def __call__(self, pictures: adm.Pictures) -> Features:
+    def __call__(self, pictures: Pictures) -> Features:
         self.seen += len(pictures)
         x = torch.from_numpy(pictures).double() / 255
         mean = x.mean(dim=(1, 2))
         return Features(mean, x[:, :, : x.shape[2] // 2].mean(dim=(1, 2)), mean.softmax(dim=1))
 
 
-def coloured(number: int, seed: int, brightness: float = 0.5) -> adm.Pictures:
+def coloured(number: int, seed: int, brightness: float = 0.5) -> Pictures:
     base = np.random.default_rng(seed).normal(brightness, 0.1, (number, 1, 1, 3))
     return (255 * np.broadcast_to(base, (number, 4, 4, 3)).clip(0, 1)).round().astype(np.uint8)
 
 
-def measured(pictures: adm.Pictures, **options: object) -> adm.Measured:
-    return adm.measure(adm.chunks(len(pictures), iter_reader(pictures)), Colours(), **options)
+def chunks(pictures: Pictures, size: int = 10) -> Iterator[Pictures]:
+    return (pictures[start : start + size] for start in range(0, len(pictures), size))
 
 
-def iter_reader(pictures: adm.Pictures):
-    parts = iter(pictures)
-    return lambda number: np.stack([next(parts) for _ in range(number)])
+def measured(pictures: Pictures) -> adm.Measured:
+    return adm.measure(chunks(pictures, 1024), Colours())
 
 
 def test_equal_sets_are_at_no_distance_and_brighter_ones_are() -> None:
@@ -56,32 +58,51 @@ def test_statistics_of_a_file_take_the_place_of_its_pictures(tmp_path: Path) -> 
     given, own = adm.scores(samples, few, statistics), adm.scores(samples, few)
     assert given.fid == pytest.approx(adm.scores(samples, all_).fid) and given.fid != pytest.approx(own.fid, rel=0.1)
     assert (given.precision, given.recall) == (own.precision, own.recall)
+    alone = adm.scores(samples, None, adm.Statistics(statistics.pool, None))
+    assert alone.fid == given.fid and (alone.sfid, alone.precision, alone.recall) == (None, None, None)
     np.savez(path, arr_0=coloured(40, 1))
     assert adm.reference_statistics(path) is None
-    np.savez(path, **parts)
-    with pytest.raises(ValueError, match="brings mu, sigma alone"):
+    np.savez(path, mu=parts["mu"])
+    with pytest.raises(ValueError, match="brings mu: statistics are mu and sigma"):
+        adm.reference_statistics(path)
+    path.write_text("hello")
+    with pytest.raises(ValueError, match=r"reference.npz is no .npz file"):
         adm.reference_statistics(path)
 
 
-def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adm, "CHUNK", 10)
+def test_files_and_folders_alike(tmp_path: Path) -> None:
+    pictures, path, folder = coloured(60, 0), tmp_path / "a.npz", tmp_path / "a"
+    np.savez(path, arr_0=pictures)
+    folder.mkdir()
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{i:06d}.png")
+    network = Colours()
+    found = adm.evaluate(path, folder, network, tmp_path / "features")
+    assert found.fid == pytest.approx(0, abs=1e-9) and found.precision == 1 and network.seen == 120
+    assert adm.evaluate(path, folder, network, tmp_path / "features") == found and network.seen == 120  # all features are known
+    gaussian = measured(pictures).pool_gaussian
+    np.savez(tmp_path / "statistics.npz", mu=gaussian.mean, sigma=gaussian.covariance)
+    assert adm.evaluate(folder, tmp_path / "statistics.npz", network).fid == pytest.approx(0, abs=1e-9)
+
+
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     pictures, network = coloured(35, 0), Colours()
     with pytest.raises(KeyboardInterrupt):
 
         def until_killed():
-            for number, some in enumerate(adm.chunks(35, iter_reader(pictures))):
+            for number, some in enumerate(chunks(pictures)):
                 if number == 2:
                     raise KeyboardInterrupt
                 yield some
 
         adm.measure(until_killed(), network, tmp_path, batch=4)
     assert network.seen == 20
-    resumed = adm.measure(adm.chunks(35, iter_reader(pictures)), network, tmp_path)
+    resumed = adm.measure(chunks(pictures), network, tmp_path)
     assert network.seen == 35 and len(resumed.pool) == 35
     torch.testing.assert_close(resumed.pool, measured(pictures).pool)
     (tmp_path / "00001.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"00001.safetensors is damaged: remove it"):
-        adm.measure(adm.chunks(35, iter_reader(pictures)), network, tmp_path)
+        adm.measure(chunks(pictures), network, tmp_path)
 
 
 def test_one_picture_has_no_covariance() -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from toca.runs.files import atomic_path, remove_parts
+from toca.runs.files import atomic_folder, atomic_path, remove_parts
 
 
 def test_the_file_appears_whole_and_only_at_the_end(tmp_path):
@@ -60,3 +60,18 @@ def test_removing_parts_touches_nothing_else(tmp_path):
     remove_parts(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted(kept[:-1])
     remove_parts(tmp_path / "absent")
+
+
+def test_a_folder_appears_whole_and_only_at_the_end(tmp_path):
+    path = tmp_path / "new" / "folder"
+    with atomic_folder(path) as part:
+        (part / "a").write_text("1")
+        assert not path.exists()
+    assert os.listdir(path) == ["a"] and os.listdir(path.parent) == ["folder"]
+    with pytest.raises(OSError), atomic_folder(path) as part:
+        (part / "b").write_text("2")
+    assert os.listdir(path) == ["a"] and os.listdir(path.parent) == ["folder"]
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "other") as part:
+        (part / "b").write_text("2")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == ["new"]

@@ -68,6 +68,12 @@ def test_a_disk_without_room_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         check_folder(tmp_path, "--out", 30 * 10**9)
 
 
+def test_a_file_s_name_may_have_to_end_in_one_of_some(tmp_path: Path) -> None:
+    check_file(tmp_path / "a.SAFETENSORS", "--out", endings=(".pt", ".safetensors"))
+    with pytest.raises(ValueError, match=r"--out .*a.pth: the name must end in \.pt or \.safetensors"):
+        check_file(tmp_path / "a.pth", "--out", endings=(".pt", ".safetensors"))
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.JPG", "deep/a.webp", "a.bmp"])
 def test_pictures_that_can_be_written(tmp_path: Path, name: str) -> None:
     check_picture(tmp_path / name, "--output")

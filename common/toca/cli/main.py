@@ -12,11 +12,12 @@ from typing import Any
 
 from toca.cli import report
 from toca.cli import table as published
+from toca.cli.evaluate import add_metrics, evaluate
 from toca.cli.flags import Parser, whole
 from toca.cli.forks import Fork, load_benchmark, load_fork
 from toca.planning.memory import DTYPES
 from toca.planning.run import PlannedRun
-from toca.presets import parse_with_preset
+from toca.presets import PRINTED, parse_with_preset
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def memory(request: Request) -> Answer:
 def table(request: Request) -> Answer:
     presets, one = request.fork.presets, request.args().preset
     data = [published.preset_data(name, presets[name], request.run("--preset", name)) for name in ([one] if one else presets)]
+    if not one:
+        data += [published.printed_data(name, rows, data[0]["baseline"]) for name, rows in PRINTED.get(request.model, {}).items()]
     return data, published.table_text(data)
 
 
@@ -108,7 +111,8 @@ COMMANDS = {
         table,
         "published numbers beside ours",
         "Every published setting of a model: the numbers printed for it, the FLOPs that the published code's counter gives on its own "
-        "steps (exact), and all matrix products on our default steps. With --preset NAME that setting alone; flags given beside it win.",
+        "steps (exact), and all matrix products on our default steps; speed-ups over one uncached run a table, which it names. "
+        "With --preset NAME that setting alone; flags given beside it win.",
         {},
     ),
 }
@@ -135,6 +139,8 @@ def command_line() -> Parser:
     sub.add_argument("a", metavar="A", help="samples: an .npz with arr_0, uint8 (N, H, W, C), a picture, a video, or a folder of them")
     sub.add_argument("b", metavar="B", help="samples to compare them with, of the same kind, number, names and sizes")
     sub.add_argument("--json", action="store_true", help="print machine-readable data")
+    sub = commands.add_parser("eval", help="what sample sets are worth: FID, CLIP score, GenEval, VBench, ...", description="Metrics.")
+    add_metrics(sub)
     usage = "toca bench MODEL [options of the benchmark]"
     sub = commands.add_parser("bench", help="seconds and bytes on this machine", description="Run a model's benchmark.", usage=usage)
     sub.add_argument("model", metavar="MODEL", help="an installed model, for instance dit; its options: toca bench MODEL --help")
@@ -151,13 +157,14 @@ def compare(a: str, b: str) -> Answer:
 def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = command_line()
-    args = parser.parse_args(argv if argv[:1] == ["compare"] else argv[:2])
+    of_files = argv[:1] in (["compare"], ["eval"])  # commands on files, not on a model
+    args = parser.parse_args(argv if of_files else argv[:2])
     parser.prog = " ".join(["toca", *argv[: 1 if args.command == "compare" else 2]])
     try:
         if args.command == "bench":
             return load_benchmark(args.model)(argv[2:])
-        if args.command == "compare":
-            as_json, (data, text) = args.json, compare(args.a, args.b)
+        if of_files:
+            as_json, (data, text) = args.json, compare(args.a, args.b) if args.command == "compare" else evaluate(args)
         else:
             request = Request(args.command, args.model, load_fork(args.model), argv[2:])
             as_json, (data, text) = request.args().json, COMMANDS[args.command].answer(request)

@@ -4,93 +4,114 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from decimal import Decimal
 
 from toca.cli.report import Data, columns
-from toca.planning.flops import rounded_tflops, total_flops, uncached_flops
+from toca.methods import NoCaching
+from toca.planning.flops import rounded_tflops, total_flops
 from toca.planning.plan import Plan
 from toca.planning.run import PlannedRun
-from toca.presets import Preset
-
-QUALITY = {
-    "fid50k": "FID-50k",
-    "sfid": "sFID",
-    "inception_score": "IS",
-    "precision": "prec.",
-    "image_reward": "ImageReward",
-    "geneval": "GenEval",
-    "fid30k": "FID-30k",
-    "clip": "CLIP",
-    "vbench": "VBench %",
-    "latency_speedup": "x time",
-}
+from toca.presets import NUMBERS, Preset, Published
 
 
 def preset_data(name: str, preset: Preset, run: PlannedRun) -> Data:
     """exact: the published code's counter on its own steps, with `rounded_tflops` where the printed totals are sums of rounded steps;
-    of every published row the same by the row's counter. ours: all matrix products on our default steps. FLOPs of one image."""
+    of every published row the same by the row's counter. ours: all matrix products on our default steps. FLOPs of one image; speed-ups
+    over the uncached run of `baseline` steps."""
     plan = run.plan
+    baseline = NoCaching().plan(run.spec, preset.baseline or run.num_steps)
     if any(setting.name == "upstream_exact" for setting in fields(run.method)):
         plan = replace(run.method, upstream_exact=True).plan(run.spec, run.num_steps)
     rows = run.rows_per_image
 
     def exact(counter: str) -> Data:
         rounded = dict(rounded_tflops=rounded_tflops(plan, counter, rows)) if run.spec.published.printed_units else {}
-        return _counted(plan, counter, rows) | rounded
+        return _counted(plan, baseline, counter, rows) | rounded
 
     return dict(
         preset=name,
         flags=dict(preset.flags),
+        baseline=baseline.num_steps,
         published=[asdict(row) | dict(exact=exact(row.counter)) for row in preset.published],
         exact=exact("upstream" if "upstream" in run.spec.counters else "matmul"),
-        ours=_counted(run.plan, "matmul", rows),
+        ours=_counted(run.plan, baseline, "matmul", rows),
     )
 
 
-def _counted(plan: Plan, counter: str, rows: int) -> Data:
+def printed_data(name: str, published: Sequence[Published], baseline: int) -> Data:
+    """Of rows that no setting of ours stands for: the numbers alone."""
+    return dict(
+        preset=name, flags=None, baseline=baseline, published=[asdict(row) | dict(exact=None) for row in published], exact=None, ours=None
+    )
+
+
+def _counted(plan: Plan, baseline: Plan, counter: str, rows: int) -> Data:
     flops = total_flops(plan, counter, rows)
-    return dict(flops=flops, speedup=uncached_flops(plan, counter, rows) / flops, steps=dict(plan.kind_counts()))
+    return dict(flops=flops, speedup=total_flops(baseline, counter, rows) / flops, steps=dict(plan.kind_counts()))
 
 
 def _printed(value: float) -> str:
-    """Two digits after the point, three if the number has more."""
-    return f"{value:.2f}" if round(value, 2) == value else f"{value:.3f}"
+    """Two to four digits after the point, as many as the number has; of longer ones three."""
+    digits = next((digits for digits in (2, 3, 4) if round(value, digits) == value), 3)
+    return f"{value:.{digits}f}"
 
 
-def _cells(counted: Data) -> tuple[str, str]:
+def _cells(counted: Data | None) -> tuple[str, str]:
     """TFLOPs and speed-up."""
-    return _tflops(counted), f"{counted['speedup']:.2f}"
+    return (_tflops(counted), f"{counted['speedup']:.2f}") if counted else ("", "")
 
 
 def _tflops(counted: Data) -> str:
     return f"{counted['rounded_tflops']:.2f}" if "rounded_tflops" in counted else f"{counted['flops'] / 1e12:.3f}"
 
 
+def off(row: Data) -> float | None:
+    """By how much the FLOPs counted for a published row differ from the printed ones; None where they agree in every printed digit."""
+    if (printed := row["numbers"].get("tflops")) is None or not row["exact"]:
+        return None
+    counted = row["exact"].get("rounded_tflops", row["exact"]["flops"] / 1e12)
+    last_digit = 10.0 ** Decimal(repr(printed)).as_tuple().exponent
+    return None if abs(counted - printed) <= 0.501 * last_digit else counted / printed - 1
+
+
 def table_text(data: Sequence[Data]) -> str:
-    """A block of lines per preset, one line per published row; sources and notes follow as numbered footnotes."""
+    """A table for every baseline, one line per published row; sources and notes follow as numbered footnotes."""
     sources: dict[str, int] = {}
-    quality = [key for key in QUALITY if any(key in row["numbers"] for entry in data for row in entry["published"])]
-    header = ["preset", "exact TFLOPs", "x", "printed TFLOPs", "x", "ours TFLOPs", "x", *(QUALITY[key] for key in quality), "source"]
+    tables = [
+        _table([entry for entry in data if entry["baseline"] == steps], steps, sources)
+        for steps in dict.fromkeys(e["baseline"] for e in data)
+    ]
+    notes = "".join(f"\n[{number}] {text}" for text, number in sources.items())
+    legend = (
+        "FLOPs of one image. exact: the published code's counter on its own steps, or the counter of a row's source where they differ. "
+        "ours: all matrix products on our default steps. off: how far exact is from a printed total that it does not equal to the last "
+        "printed digit. Names without exact are of methods that are not here, or of settings that are not stated."
+    )
+    return "\n\n".join([*tables, legend]) + notes
+
+
+def _table(entries: Sequence[Data], steps: int, sources: dict[str, int]) -> str:
+    """Speed-ups refer to one baseline. Footnotes are added to `sources`."""
+    found = {key for entry in entries for row in entry["published"] for key in row["numbers"]}
+    quality = [key for key in NUMBERS if key in found - {"tflops", "speedup"}]
+    header = ["preset", "exact TFLOPs", "x", "printed TFLOPs", "x", "ours TFLOPs", "x", "off", *(NUMBERS[key] for key in quality), "source"]
     rows = []
-    for entry in data:
+    for entry in entries:
         counter = None
         if not entry["published"]:
-            cells = [*_cells(entry["exact"]), "", "", *_cells(entry["ours"])]
-            rows.append([entry["preset"], *cells, *("" for _ in quality), ""])
+            rows.append([entry["preset"], *_cells(entry["exact"]), "", "", *_cells(entry["ours"]), *("" for _ in quality), "", ""])
         for place, row in enumerate(entry["published"]):
             numbers = {key: _printed(value) for key, value in row["numbers"].items()}
             text = row["source"] + (f" ({row['note']})" if row["note"] else "")
             first, counts_anew, counter = place == 0, row["counter"] != counter, row["counter"]
+            difference = off(row)
             rows.append([
                 entry["preset"] if first else "",
                 *(_cells(row["exact"]) if counts_anew else ("", "")),
                 numbers.get("tflops", ""), numbers.get("speedup", ""),
                 *(_cells(entry["ours"]) if first else ("", "")),
+                "" if difference is None else f"{difference:+.2%}",
                 *(numbers.get(key, "") for key in quality),
                 f"[{sources.setdefault(text, len(sources) + 1)}]",
             ])  # fmt: skip
-    notes = "".join(f"\n[{number}] {text}" for text, number in sources.items())
-    legend = (
-        "FLOPs of one image. exact: the published code's counter on its own steps, or the counter of a row's source where they differ. "
-        "ours: all matrix products on our default steps."
-    )
-    return f"{columns(header, rows)}\n\n{legend}{notes}"
+    return f"x: over {steps} uncached steps\n\n{columns(header, rows)}"

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from toca.planning.method import Flag, Method, check_positive
 from toca.planning.plan import Action, Kind, Plan, finish
@@ -51,6 +52,12 @@ class Scheduled(Method):
             raise ValueError(f"{len(self.full)} full steps need one fill, or as many, got {len(self.fill)}")
         if self.order < 0:
             raise ValueError(f"order must be at least 0, got {self.order}")
+
+    @classmethod
+    def from_flags(cls, given: Mapping[str, Any]) -> Scheduled:
+        if given.get("full_steps") is None:
+            raise ValueError("scheduled needs its full steps, such as 0,2,4,12, got None")
+        return super().from_flags(given)
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         """Raises ValueError if the run is shorter than its last full step."""

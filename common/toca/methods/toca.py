@@ -86,7 +86,7 @@ class ToCa(Method):
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         check_positive(num_steps=num_steps)
         spec.ratio_schedule(self.ratio_schedule)
-        lengths = {branch.cycle_length(self.interval) for stack in spec.stacks for branch in stack.branches}
+        lengths = {self._cycle_length(branch) for stack in spec.stacks for branch in stack.branches}
         phases = {length: self._phases(spec, num_steps, length) for length in lengths}
         steps = [self._actions(spec, num_steps, step, phases) for step in range(num_steps)]
         return finish(spec, steps, observes=self.ranking(spec).rule.observes, frozen=self.frozen)
@@ -105,8 +105,14 @@ class ToCa(Method):
             upstream_exact=self.upstream_exact,
         )
 
+    def _cycle_length(self, branch: Branch) -> int:
+        """At interval 1 every branch is computed at every step, unless it was given a cycle of its own; published code has longer ones."""
+        if self.interval == 1 and branch.interval is None and not self.upstream_exact:
+            return 1
+        return branch.cycle_length(self.interval)
+
     def _phases(self, spec: ModelSpec, num_steps: int, length: int) -> list[Phase]:
-        if self.ratio >= 1 and not self.upstream_exact:
+        if (self.ratio >= 1 or length == 1) and not self.upstream_exact:
             return [Phase(0, 0)] * num_steps
         cycle = spec.cycle("fora" if self.ratio == 0 else self.name)
         if self.force_fresh != "global" and (not self.upstream_exact or self.name in spec.published.full_steps_only_global):
@@ -120,7 +126,7 @@ class ToCa(Method):
         for at, stack in enumerate(spec.stacks):
             for layer in range(stack.depth):
                 for branch in stack.branches:
-                    phase = phases[branch.cycle_length(self.interval)][step]
+                    phase = phases[self._cycle_length(branch)][step]
                     if phase.of(at, layer) == 0:
                         action = Action(Kind.FULL, branch.tokens)
                     else:

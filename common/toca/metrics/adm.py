@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from toca.metrics.frechet import Gaussian, Moments, frechet_distance, inception_score, precision_recall
 from toca.metrics.inception import Features
+from toca.metrics.sources import Pictures, pictures
 from toca.runs.files import atomic_path
 
 BATCH, CHUNK = 64, 1024  # pictures in the network; pictures whose features are one file, while a run is on its way
-Pictures = NDArray[np.uint8]
 Network = Callable[[Pictures], Features]
 
 
@@ -39,25 +40,30 @@ class Measured:
 
 @dataclass(frozen=True)
 class Scores:
+    """sfid, precision, recall: None where the reference brings no spatial statistics, or no pictures."""
+
     fid: float
-    sfid: float
+    sfid: float | None
     inception_score: float
-    precision: float
-    recall: float
+    precision: float | None
+    recall: float | None
 
 
-def chunks(count: int, read: Callable[[int], Pictures]) -> Iterator[Pictures]:
-    """The pictures of a source of `count`, `CHUNK` at a time."""
-    return (read(min(CHUNK, count - start)) for start in range(0, count, CHUNK))
+@dataclass(frozen=True)
+class Statistics:
+    """What a reference file brings beside its pictures, or in their place: of the whole training set, of which they are a part."""
+
+    pool: Gaussian
+    spatial: Gaussian | None
 
 
-def measure(pictures: Iterable[Pictures], network: Network, folder: Path | None = None, batch: int = BATCH) -> Measured:
+def measure(chunks: Iterable[Pictures], network: Network, folder: Path | None = None, batch: int = BATCH) -> Measured:
     """Features of all pictures, which come in chunks; those of finished chunks are kept in `folder`, where a killed run goes on.
 
     Raises ValueError if there are fewer than two pictures, or a file in the folder is damaged.
     """
     pool, probabilities, pools, spatials = [], [], Moments(), Moments()
-    for number, some in enumerate(pictures):
+    for number, some in enumerate(chunks):
         features = _chunk(some, network, folder and folder / f"{number:05d}.safetensors", batch)
         pools.add(features.pool)
         spatials.add(features.spatial)
@@ -80,28 +86,66 @@ def _chunk(pictures: Pictures, network: Network, path: Path | None, batch: int) 
     return features
 
 
-def reference_statistics(path: Path) -> tuple[Gaussian, Gaussian] | None:
-    """(of pool, of spatial features) that a reference file brings, as ADM's do beside their pictures; None if it brings none.
+def reference_statistics(path: Path) -> Statistics | None:
+    """The statistics in a reference file: `mu`, `sigma`, and `mu_s`, `sigma_s` in those of ADM; None if it holds pictures alone.
 
-    Raises ValueError if some are missing or have another shape.
+    Raises ValueError if one of a pair is missing or of another shape, or the file is no .npz.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        present = [key for key in ("mu", "sigma", "mu_s", "sigma_s") if key in archive.files]
-        if not present:
-            return None
-        if len(present) < 4:
-            raise ValueError(f"{path} brings {', '.join(present)} alone: ADM's statistics are mu, sigma, mu_s, sigma_s")
-        return Gaussian(archive["mu"], archive["sigma"]), Gaussian(archive["mu_s"], archive["sigma_s"])
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {key: archive[key] for key in ("mu", "sigma", "mu_s", "sigma_s") if key in archive.files}
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no .npz file of pictures or statistics: {error}") from error
+    for mean, covariance in (("mu", "sigma"), ("mu_s", "sigma_s")):
+        if (mean in found) != (covariance in found):
+            raise ValueError(f"{path} brings {', '.join(found)}: statistics are mu and sigma, in ADM's files mu_s and sigma_s too")
+    if "mu" not in found:
+        return None
+    return Statistics(Gaussian(found["mu"], found["sigma"]), Gaussian(found["mu_s"], found["sigma_s"]) if "mu_s" in found else None)
 
 
-def scores(samples: Measured, reference: Measured, statistics: tuple[Gaussian, Gaussian] | None = None) -> Scores:
-    """statistics: of the reference, where its file brings them (of the whole training set; its pictures are a part of it)."""
-    pool, spatial = statistics or (reference.pool_gaussian, reference.spatial_gaussian)
-    precision, recall = precision_recall(reference.pool, samples.pool)
+def scores(samples: Measured, reference: Measured | None, statistics: Statistics | None = None) -> Scores:
+    """reference: None if its file brings statistics alone, which otherwise take the place of its pictures'.
+
+    Raises ValueError without both.
+    """
+    if statistics is None:
+        if reference is None:
+            raise ValueError("a reference needs pictures or statistics")
+        statistics = Statistics(reference.pool_gaussian, reference.spatial_gaussian)
+    precision, recall = precision_recall(reference.pool, samples.pool) if reference else (None, None)
     return Scores(
-        fid=frechet_distance(samples.pool_gaussian, pool),
-        sfid=frechet_distance(samples.spatial_gaussian, spatial),
+        fid=frechet_distance(samples.pool_gaussian, statistics.pool),
+        sfid=frechet_distance(samples.spatial_gaussian, statistics.spatial) if statistics.spatial else None,
         inception_score=inception_score(samples.probabilities),
         precision=precision,
         recall=recall,
     )
+
+
+def evaluate(samples: Path, reference: Path, network: Network, folder: Path | None = None, batch: int = BATCH) -> Scores:
+    """Score samples against a reference, each an .npz of ADM's layout or a folder of pictures; the reference maybe statistics alone.
+
+    folder: keeps the features of every file, by its name and content, for the next run and for one that is killed.
+    Raises ValueError or OSError if something cannot be read.
+    """
+    statistics = None if reference.is_dir() else reference_statistics(reference)
+
+    def measured(path: Path) -> Measured:
+        _, chunks = pictures(path, CHUNK)
+        return measure(chunks, network, folder / f"{path.name}-{_fingerprint(path)}" if folder else None, batch)
+
+    alone = statistics is not None and not _has_pictures(reference)
+    return scores(measured(samples), None if alone else measured(reference), statistics)
+
+
+def _has_pictures(path: Path) -> bool:
+    with np.load(path, allow_pickle=False) as archive:
+        return "arr_0" in archive.files
+
+
+def _fingerprint(path: Path) -> str:
+    """Of a file's size and time, or those of all files in a folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    seen = "\n".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+    return hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-Pictures = NDArray[np.uint8]  # (B, H, W, 3)
+from toca.metrics.sources import Pictures
 
 
 def psnr(images: Pictures, reference: Pictures) -> float:

@@ -9,14 +9,30 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 from toca.presets.dit import DIT
-from toca.presets.flux import FLUX_DEV
-from toca.presets.opensora import OPENSORA
+from toca.presets.flux import FLUX_DEV, FLUX_PRINTED, FLUX_SCHNELL
+from toca.presets.opensora import OPENSORA, OPENSORA_PRINTED
 from toca.presets.pixart import PIXART
-from toca.presets.rows import Preset, Published
+from toca.presets.rows import NUMBERS, Preset, Published
 
-__all__ = ["DIT", "FLUX_DEV", "FLUX_OTHERS", "OPENSORA", "PIXART", "Preset", "Published", "parse_with_preset"]
+__all__ = [
+    "DIT",
+    "FLUX_DEV",
+    "FLUX_OTHERS",
+    "FLUX_SCHNELL",
+    "NUMBERS",
+    "OPENSORA",
+    "PIXART",
+    "PRINTED",
+    "Preset",
+    "Published",
+    "parse_with_preset",
+]
 
-FLUX_OTHERS = {name: Preset(preset.flags, ()) for name, preset in FLUX_DEV.items()}  # nothing is printed for the other FLUX models
+FLUX_OTHERS = {name: Preset(preset.flags, (), preset.baseline) for name, preset in FLUX_DEV.items()}  # nothing is printed for these
+PRINTED: Mapping[str, Mapping[str, tuple[Published, ...]]] = {  # by model: rows that no setting of ours stands for, numbers alone
+    "flux-dev": FLUX_PRINTED,
+    "opensora": OPENSORA_PRINTED,
+}
 
 
 def parse_with_preset(

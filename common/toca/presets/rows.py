@@ -6,11 +6,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+NUMBERS = {  # what is printed of a run, and the heading of its column
+    "tflops": "printed TFLOPs",
+    "speedup": "x",
+    "fid50k": "FID-50k",
+    "sfid": "sFID",
+    "inception_score": "IS",
+    "precision": "prec.",
+    "image_reward": "ImageReward",
+    "image_reward_parti": "ImageReward (PartiPrompts)",
+    "geneval": "GenEval",
+    "fid30k": "FID-30k",
+    "clip": "CLIP",
+    "clip_other": "CLIP (other scale)",  # of pictures rescaled twice, as far as is known: not comparable
+    "vbench": "VBench %",
+    "psnr": "PSNR",
+    "lpips": "LPIPS",
+    "latency_s": "seconds",
+    "latency_speedup": "x time",
+}
+
 
 @dataclass(frozen=True)
 class Published:
-    """One printed row. numbers: as printed, of tflops, speedup (in FLOPs), fid50k, sfid, inception_score, precision,
-    image_reward, geneval, fid30k, clip, vbench, latency_speedup. counter: of `toca.planning.flops`, which gives the printed FLOPs."""
+    """One printed row.
+
+    numbers: as printed, by the names of NUMBERS. counter: of `toca.planning.flops`, which gives the printed FLOPs.
+    """
 
     source: str
     numbers: Mapping[str, float]
@@ -20,10 +42,15 @@ class Published:
 
 @dataclass(frozen=True)
 class Preset:
-    """flags: the settings of a run. Printed FLOPs of ToCa and DuCa are those of `upstream_exact` runs."""
+    """A setting with a name, and what is printed for it.
+
+    flags: the settings of a run. Printed FLOPs of ToCa and DuCa are those of `upstream_exact` runs. baseline: steps of the uncached run
+    that speed-ups refer to; None: as many as the run's own.
+    """
 
     flags: Mapping[str, Any]
     published: tuple[Published, ...]
+    baseline: int | None = None
 
 
 def row(source: str, note: str = "", **numbers: float) -> Published:

@@ -6,7 +6,7 @@ import argparse
 import datetime
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import product
@@ -24,7 +24,7 @@ from toca.planning.memory import Held, predict
 from toca.planning.plan import Plan
 from toca.runs.clock import Clock
 from toca.runs.files import atomic_path
-from toca.runs.programs import DTYPES, reproducible_matmuls
+from toca.runs.programs import DTYPES, device_from, reproducible_matmuls
 
 Result = dict[str, Any]
 
@@ -164,7 +164,7 @@ def add_flags(parser: argparse.ArgumentParser, methods: Mapping[str, Method], ba
     parser.add_argument("--output", default=None, help="result file (default: benchmarks/DATE-DEVICE.json in the fork's folder, else here)")
 
 
-def run_all(args: argparse.Namespace, folder: Path, cases: Sequence[Any], bench: Callable[..., Sequence[Result]]) -> None:
+def run_all(args: argparse.Namespace, folder: Path, cases: Sequence[Any], bench: Callable[..., Iterable[Result]]) -> None:
     """bench(case, dtype, batch, args, device) for every case and every --dtype and --batch, into the result file of `folder`.
 
     folder: the fork's, in a source checkout; where there is none it is `benchmarks` in the current folder.
@@ -172,7 +172,8 @@ def run_all(args: argparse.Namespace, folder: Path, cases: Sequence[Any], bench:
     reproducible_matmuls()  # as the sampling programs
     report = Report(args, folder)
     for case, dtype, batch in product(cases, args.dtype, args.batch):
-        report.add(bench(case, dtype, batch, args, report.device))
+        for result in bench(case, dtype, batch, args, report.device):
+            report.add([result])
     print(f"\n{report.path}")
 
 
@@ -180,7 +181,7 @@ class Report:
     """The result file of a benchmark, whole after every `add`: a long one that is cut short keeps what it has."""
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
-        self.device, self.date = torch.device(args.device), datetime.date.today().isoformat()
+        self.device, self.date = device_from(args.device), datetime.date.today().isoformat()
         self.path = Path(args.output or (folder if folder.is_dir() else Path("benchmarks")) / f"{self.date}-{self.device.type}.json")
         self.results: list[Result] = []
 

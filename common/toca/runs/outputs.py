@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 LONGEST_NAME = 255  # bytes that file systems take
@@ -29,9 +30,14 @@ def check_folder(path: Path, flag: str, needed: int = 0) -> None:
         raise ValueError(f"{flag} {path}: this run writes about {size(needed)}, and the disk has {size(free)} free")
 
 
-def check_file(path: Path, flag: str, needed: int = 0) -> None:
-    """Make sure that a file can be written, in a folder that is there or can be made. Raises ValueError."""
+def check_file(path: Path, flag: str, needed: int = 0, endings: Collection[str] = ()) -> None:
+    """Make sure that a file can be written, in a folder that is there or can be made. Raises ValueError.
+
+    endings: of which its name must have one, if there are any.
+    """
     _check_names(path, flag, TEMPORARY)
+    if endings and path.suffix.lower() not in endings:
+        raise ValueError(f"{flag} {path}: the name must end in {' or '.join(endings)}")
     if path.is_dir():
         raise ValueError(f"{flag} {path} is a folder: give the name of a file")
     check_folder(path.parent, flag, needed)

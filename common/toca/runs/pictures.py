@@ -27,7 +27,8 @@ def check_finite(values: Tensor, what: str) -> None:
 
 def to_uint8(images: Tensor, truncate: bool = False) -> np.ndarray:
     """(B, 3, H, W) around [-1, 1] -> (B, H, W, 3) uint8, to the nearest level; truncate: to the one below."""
-    levels = 127.5 * images.float() + (127.5 if truncate else 128)  # the conversion cuts off fractions
+    images = images.float()
+    levels = 127.5 * (images + 1) if truncate else 127.5 * images + 128  # the conversion cuts off fractions
     return levels.clamp(0, 255).to(uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
@@ -45,10 +46,3 @@ def check_picture(path: Path, flag: str) -> None:
     except (KeyError, OSError, ValueError) as error:
         raise ValueError(f"{flag} {path}: not the name of a picture, try one that ends in .png") from error
     check_file(path, flag)
-
-
-def finite(latents: Tensor, advice: str = "try --dtype bf16 or fp32") -> Tensor:
-    """The latents, made sure to be finite: once, after a run, because it waits for the device. Raises ValueError."""
-    if not bool(latents.isfinite().all()):
-        raise ValueError(f"the network's output is not finite (NaN or infinite), and would be a black picture: {advice}")
-    return latents

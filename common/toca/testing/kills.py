@@ -43,6 +43,7 @@ def survives(
     """
     draw, env = random.Random(seed), environment(*paths)
     unbroken, broken = folder / "unbroken", folder / "broken"
+    folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     _finish(line(unbroken), env, timeout)
     seconds = time.monotonic() - started

@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> None:
     command = argv[0] if argv and argv[0] in COMMANDS else None
     if argv and not argv[0].startswith("-") and command is None:
         raise SystemExit(f"error: there is no command {argv[0]!r}: choose from {', '.join(COMMANDS)}, or give the flags of t2i")
-    importlib.import_module(COMMANDS[command or "t2i"]).run(argv[1:] if command else argv)
+    importlib.import_module(COMMANDS[command or "t2i"]).main(argv[1:] if command else argv)
 
 
 if __name__ == "__main__":

@@ -8,77 +8,107 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from flux.flags import add_shared_flags, add_switch, check, describe, load_pipeline, program_errors
-from flux.pipeline import Condition, Pipeline
-from flux.runs import Clock, Writer
-from flux.sampling import CELL
-from flux_cli import parse
-from toca.runs.files import remove_parts
-from toca.runs.programs import device_from
+from flux.flags import GUIDANCE, SEED, SIDE, STEPS, TEXT_MODELS, RunSettings, add_shared_flags, add_switch, parse, text
+from flux.pipeline import Pipeline
+from flux.runs import Writer
+from flux.spec import CELL
+from flux.weights import Files
+from toca.cli.flags import Parser
+from toca.console import announce
+from toca.loading.pictures import read_picture
+from toca.runs import programs
+from toca.runs.clock import Stopwatch
+from toca.runs.files import part_of, take_name
+from toca.runs.outputs import check_folder
+from toca.runs.programs import device_from, out_of_memory
 
-NAMES = ("flux-dev", "flux-schnell", "flux-dev-krea")
+MEMORY_ADVICE = "try --offload, --dtype bf16, or fewer tokens (--width, --height)"
+program_errors = partial(programs.program_errors, MEMORY_ADVICE, after="finished pictures stay")
 PROMPT = "a lighthouse on a cliff above the fog at dawn, with the word FLUX painted on its wall"
-HELP = """Type a prompt, nothing to use the last one again, or a command:
-/w WIDTH     /h HEIGHT    pixels, multiples of 16
-/s SEED      of the next picture
-/g GUIDANCE  /n STEPS
-/q           quit"""
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the next picture is made of. seed: None draws a fresh one."""
+class Order:
+    """The next picture. pictures: files that it starts from, by command."""
 
     prompt: str
-    width: int
-    height: int
-    num_steps: int
-    guidance: float
-    seed: int | None
+    settings: RunSettings
+    pictures: Mapping[str, str] = field(default_factory=dict)
 
 
-COMMANDS = {"w": "width", "h": "height", "s": "seed", "g": "guidance", "n": "num_steps"}
+@dataclass(frozen=True)
+class Command:
+    """What a line `/name value` of the loop changes, and how it is read: as the flag is."""
+
+    field: str
+    kind: Callable[[str], Any]
+    help: str
 
 
-def changed(options: Options, line: str) -> Options:
-    """The options after a slash command. Raises ValueError that says what is wrong with it."""
+SIZE = {"w": Command("width", SIDE, "width in pixels, a multiple of 16"), "h": Command("height", SIDE, "height, likewise")}
+SAMPLING = {
+    "s": Command("seed", SEED, "seed of the next picture"),
+    "g": Command("guidance", GUIDANCE, "guidance"),
+    "n": Command("num_steps", STEPS, "steps"),
+}
+PICTURE = {"i": Command("pictures", str, "file of the picture to start from")}
+MASK = {"m": Command("pictures", str, "file of the mask")}
+Commands = Mapping[str, Command]
+Prepare = Callable[[Order], tuple[RunSettings, dict[str, Any]]]  # settings and further inputs of `Pipeline.generate`
+
+
+def changed(order: Order, line: str, commands: Commands) -> Order:
+    """The order after a slash command. Raises ValueError that says what is wrong with it."""
     name, _, value = line[1:].partition(" ")
-    if name not in COMMANDS:
+    if name not in commands:
         raise ValueError(f"unknown command /{name}")
-    field = COMMANDS[name]
+    command = commands[name]
     try:
-        number = float(value) if field == "guidance" else int(value)
-    except ValueError:
-        raise ValueError(f"/{name} wants a number, got {value.strip()!r}") from None
-    if field in ("width", "height") and (number < CELL or number % CELL):
-        raise ValueError(f"/{name} wants a multiple of {CELL}, got {number}")
-    if field == "num_steps" and number < 1:
-        raise ValueError(f"/{name} wants at least 1 step, got {number}")
-    return replace(options, **{field: number})
+        parsed = command.kind(value.strip())
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"/{name} {error}") from None
+    if command.kind is SIDE and parsed % CELL:
+        raise ValueError(f"/{name} wants a multiple of {CELL}, got {parsed}")
+    if command.field == "pictures":
+        read_picture(parsed)
+        return replace(order, pictures={**order.pictures, name: parsed})
+    return replace(order, settings=order.settings.changed(**{command.field: parsed}))
 
 
-def ask(options: Options) -> Options | None:
-    """The options of the next picture, from the keyboard; None to quit."""
+def usage(commands: Commands) -> str:
+    lines = [f"/{name} {command.field.upper():<10} {command.help}" for name, command in commands.items()]
+    return "\n".join(["Type a prompt, nothing to use the last one again, or a command:", *lines, "/q            quit"])
+
+
+def ask(order: Order, commands: Commands) -> Order | None:
+    """The next picture, from the keyboard; None to quit."""
     while True:
         try:
-            line = input("next prompt (or /w /h /s /g /n /q): ").strip()
+            line = input(f"next prompt (or /{' /'.join([*commands, 'q'])}): ").strip()
         except EOFError:
             return None
+        except UnicodeDecodeError as error:
+            announce(f"that is no text: {error}")
+            continue
         if line == "/q":
             return None
-        if not line.startswith("/"):
-            return replace(options, prompt=line or options.prompt)
         try:
-            options = changed(options, line)
-            print(f"{options.width}x{options.height}, {options.num_steps} steps, guidance {options.guidance}, seed {options.seed}")
-        except ValueError as error:
-            print(f"{error}\n{HELP}")
+            if not line.startswith("/"):
+                return replace(order, prompt=text(line) or order.prompt)
+            order = changed(order, line, commands)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            announce(f"{error}\n{usage(commands)}")
+            continue
+        s, files = order.settings, "".join(f", {path}" for path in order.pictures.values())
+        announce(f"{s.width}x{s.height}, {s.run.num_steps} steps, guidance {s.guidance:g}, seed {s.seed}{files}")
 
 
 def next_index(folder: Path) -> int:
@@ -88,68 +118,86 @@ def next_index(folder: Path) -> int:
 
 
 class Run:
-    """A program that writes pictures one after the other."""
+    """A program that writes pictures one after the other; made when all of its flags and files are known to be usable."""
 
-    def __init__(self, args: argparse.Namespace, pipeline: Pipeline) -> None:
-        self.args, self.pipeline, self.folder = args, pipeline, Path(args.output_dir)
-        self.writer = Writer(args.name, args.add_sampling_metadata, args.watermark, args.use_nsfw_filter)
-        remove_parts(self.folder)
-        print(pipeline.weights(), flush=True)
+    def __init__(self, settings: RunSettings, folder: Path) -> None:
+        check_folder(folder, "--output_dir")
+        self.folder, self.device, self.files = folder, device_from(settings.device), Files.find(settings)
+        self.files.check()
+        self.writer = Writer(settings)
 
-    def picture(self, options: Options, condition: Condition | None = None, image_tokens: torch.Tensor | None = None) -> np.ndarray:
-        """Make and write one picture."""
-        seed = torch.Generator().seed() % 2**32 if options.seed is None else options.seed
-        clock, path = Clock(self.pipeline), self.folder / f"img_{next_index(self.folder)}.jpg"
-        with clock:
-            (picture,) = self.pipeline.generate(
-                [options.prompt], [seed], options.height, options.width, options.num_steps, options.guidance, condition, image_tokens
-            )
-        clock.images = 1
-        written = self.writer.write(picture, path, options.prompt)
-        print(f"seed {seed}: {options.prompt!r}\n{clock.report()}{f' -> {path}' if written else ''}", flush=True)
-        return picture
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The networks, loaded when first asked for."""
+        pipeline = Pipeline.load(self.files, self.device, progress=True)
+        announce(pipeline.weights())
+        return pipeline
+
+    def picture(self, order: Order, prepare: Prepare) -> None:
+        """Make and write one picture, numbered after those that are there."""
+        settings, inputs = prepare(order)
+        seed = torch.Generator().seed() % 2**32 if settings.seed is None else settings.seed
+        pipeline, watch = self.pipeline, Stopwatch(self.device)
+        with watch:
+            (picture,) = pipeline.generate([order.prompt], [seed], **settings.sampling(), **inputs)
+        watch.items = 1
+        self.folder.mkdir(parents=True, exist_ok=True)
+        first = next_index(self.folder)
+        part, path = part_of(self.folder / f"img_{first}.jpg"), None
+        try:
+            if self.writer.write(picture, part, order.prompt):
+                path = take_name(part, lambda index: self.folder / f"img_{index}.jpg", first)
+        finally:
+            part.unlink(missing_ok=True)
+        announce(f"seed {seed}: {order.prompt!r}\n{watch.report()}{f' -> {path}' if path else ''}")
+
+    def loop(self, order: Order, prepare: Prepare, commands: Commands) -> None:
+        """A picture of every line, until /q. What fails is said, and the next line asked for."""
+        announce(usage(commands))
+        while order := ask(order, commands):
+            try:
+                self.picture(order, prepare)
+                order = replace(order, settings=order.settings.changed(seed=None))
+            except (ValueError, MemoryError, RuntimeError) as error:
+                if not isinstance(error, ValueError) and not out_of_memory(error):
+                    raise
+                announce(f"no picture: {error if isinstance(error, ValueError) else f'out of memory: {MEMORY_ADVICE}'}")
 
 
-def options_from(args: argparse.Namespace) -> Options:
-    return Options(args.prompt, args.width, args.height, args.num_steps, args.guidance, args.seed)
+def run(args: argparse.Namespace, order: Order, prepare: Prepare, commands: Commands, ready: Callable[[], object] = lambda: None) -> None:
+    """What all sub-commands do with their flags. ready: what is to be made sure of, or loaded, before the networks."""
+    announce(order.settings.describe())
+    if args.test_FLOPs:
+        return announce(order.settings.flops_lines(1))
+    program = Run(order.settings, Path(args.output_dir))
+    ready()
+    if args.loop:
+        return program.loop(order, prepare, commands)
+    program.picture(order, prepare)
 
 
 @program_errors()
-def main(args: argparse.Namespace) -> None:
-    cost = check(args)
-    print(describe(args, cost), flush=True)
-    if args.test_FLOPs:
-        print(cost.flops_lines(1))
-        return
-    device = device_from(args.device)
-    run, options = Run(args, load_pipeline(args, device, progress=True)), options_from(args)
-    if not args.loop:
-        run.picture(options)
-        return
-    print(HELP)
-    while options := ask(options):
-        run.picture(options)
-        options = replace(options, seed=None)
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(parser(), argv)
+    run(args, Order(args.prompt, RunSettings.from_args(args)), lambda order: (order.settings, {}), {**SIZE, **SAMPLING})
 
 
 def add_program_flags(p: argparse.ArgumentParser) -> None:
     """Flags of all sub-commands beside the shared ones."""
-    p.add_argument("--seed", type=int, default=None, help="default: a fresh one for every picture")
+    add_switch(p, "--loop", False, "ask for prompts, until /q")
+    p.add_argument("--seed", type=SEED, default=None, help="default: a fresh one for every picture")
     p.add_argument("--output_dir", default="output", help="img_0.jpg, img_1.jpg, ...; counts on from what is there")
     add_switch(p, "--add_sampling_metadata", True, "write the prompt into the EXIF data")
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m flux", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    p.add_argument("--name", choices=NAMES, default="flux-schnell")
-    p.add_argument("--prompt", default=PROMPT)
-    add_switch(p, "--loop", False, "ask for prompts, until /q")
+def parser() -> Parser:
+    p = Parser(prog="python -m flux", description=__doc__)
+    p.add_argument("--name", choices=TEXT_MODELS, default="flux-schnell")
+    p.add_argument("--prompt", type=text, default=PROMPT)
     add_program_flags(p)
     add_shared_flags(p)
     return p
 
 
-def run(argv: list[str]) -> None:
-    main(parse(parser(), argv))
+if __name__ == "__main__":
+    main()

@@ -7,43 +7,56 @@ The result has the size of the picture, whose sides are multiples of 32. White p
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from typing import Any
 
-from flux.cli import Run, add_program_flags, options_from
-from flux.conditions import fill_condition, load_picture, to_tensor
-from flux.flags import add_shared_flags, check, describe, load_pipeline, program_errors
-from flux_cli import parse
-from toca.runs.programs import device_from
+from PIL import Image
+
+from flux.cli import MASK, PICTURE, SAMPLING, Order, add_program_flags, program_errors, run
+from flux.conditions import fill_condition, to_tensor
+from flux.flags import RunSettings, add_shared_flags, parse, text
+from toca.cli.flags import MOST_PIXELS, Parser
+from toca.loading.pictures import read_mask, read_picture
 
 SIDES = 32
 
 
-@program_errors()
-def main(args: argparse.Namespace) -> None:
-    picture, mask = load_picture(args.img_cond_path), load_picture(args.img_mask_path, "L")
+def pair(picture_path: str, mask_path: str) -> tuple[Image.Image, Image.Image]:
+    """A picture and its mask. Raises ValueError if they do not fit each other or the model."""
+    picture, mask = read_picture(picture_path), read_mask(mask_path)
     if picture.size != mask.size or any(side % SIDES for side in picture.size):
-        raise ValueError(f"picture and mask must have one size, sides multiples of {SIDES}; got {picture.size} and {mask.size}")
-    args.width, args.height = picture.size
-    cost = check(args)
-    print(describe(args, cost), flush=True)
-    if args.test_FLOPs:
-        return print(cost.flops_lines(1))
-    condition = fill_condition(2 * to_tensor(picture) - 1, to_tensor(mask))
-    Run(args, load_pipeline(args, device_from(args.device), progress=True)).picture(options_from(args), condition)
+        near = " x ".join(str(max(SIDES, side // SIDES * SIDES)) for side in picture.size)
+        sizes = " and ".join(f"{path} is {p.width} x {p.height}" for path, p in ((picture_path, picture), (mask_path, mask)))
+        raise ValueError(f"picture and mask must have one size, sides multiples of {SIDES}: {sizes}; try {near} for both")
+    if max(picture.size) > MOST_PIXELS:
+        raise ValueError(f"{picture_path} is {picture.width} x {picture.height}, at most {MOST_PIXELS} pixels a side are painted")
+    return picture, mask
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m flux fill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def prepare(order: Order) -> tuple[RunSettings, dict[str, Any]]:
+    picture, mask = pair(order.pictures["i"], order.pictures["m"])
+    settings = order.settings.changed(width=picture.width, height=picture.height)
+    return settings, dict(condition=fill_condition(2 * to_tensor(picture) - 1, to_tensor(mask)))
+
+
+@program_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(parser(), argv)
+    picture, _ = pair(args.img_cond_path, args.img_mask_path)
+    order = Order(args.prompt, RunSettings.from_args(args, picture.size), dict(i=args.img_cond_path, m=args.img_mask_path))
+    run(args, order, prepare, {**SAMPLING, **PICTURE, **MASK})
+
+
+def parser() -> Parser:
+    p = Parser(prog="python -m flux fill", description=__doc__)
     p.add_argument("--name", choices=("flux-dev-fill",), default="flux-dev-fill")
     p.add_argument("--img_cond_path", required=True, help="the picture")
     p.add_argument("--img_mask_path", required=True, help="white where it is to be painted")
-    p.add_argument("--prompt", default="a white paper cup")
+    p.add_argument("--prompt", type=text, default="a white paper cup")
     add_program_flags(p)
-    add_shared_flags(p)
+    add_shared_flags(p, sized=False)
     return p
 
 
-def run(argv: list[str]) -> None:
-    main(parse(parser(), argv))
+if __name__ == "__main__":
+    main()

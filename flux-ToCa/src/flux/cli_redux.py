@@ -6,62 +6,96 @@ python -m flux redux --name flux-dev --img_cond_path robot.png
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from flux.cli import Run, add_program_flags, options_from
-from flux.conditions import load_picture
-from flux.flags import DTYPES, add_shared_flags, check, describe, load_pipeline, program_errors
+from flux.cli import PICTURE, SAMPLING, SIZE, Order, add_program_flags, program_errors, run
+from flux.files import CONFIGS, REDUX, SIGLIP
+from flux.flags import TEXT_MODELS, RunSettings, add_shared_flags, parse, text
 from flux.modules.image_embedders import ReduxAdapter, SiglipEncoder
-from flux.util import REDUX, SIGLIP, load_checked, read
-from flux_cli import parse
-from toca.runs.programs import device_from
+from flux.weights import Reader, blaming, header, reader
+from toca.cli.flags import Parser
+from toca.loading.pictures import read_picture
+from toca.loading.pretrained import from_disk_or_hub
+from toca.loading.weights import load_into, plain_reason
+from toca.runs.programs import DTYPES, device_from
 
 TOKENS = 729  # of SigLIP so400m at 384 pixels
 GUIDANCE = 2.5
 
 
+@dataclass(frozen=True)
+class Redux:
+    """Pictures to tokens. width: of the vision encoder; tokens: of a picture; text_width: of the model's text tokens."""
+
+    adapter: Path
+    siglip: str
+    width: int
+    tokens: int
+    text_width: int
+
+    @classmethod
+    def find(cls, args: argparse.Namespace) -> Redux:
+        """Raises ValueError or FileNotFoundError that says what is lacking, or does not fit."""
+        from transformers import AutoConfig
+
+        source = SIGLIP.folder(args.siglip)
+        try:
+            config = from_disk_or_hub(AutoConfig, source)
+            vision = getattr(config, "vision_config", config)
+            width, tokens = vision.hidden_size, (vision.image_size // vision.patch_size) ** 2
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"no SigLIP encoder at {source}: {SIGLIP.advice()} ({plain_reason(error)})") from error
+        redux = cls(REDUX.find(args.redux), source, width, tokens, CONFIGS[args.name].params.context_in_dim)
+        redux.load_adapter(header)
+        return redux
+
+    def load_adapter(self, read: Reader) -> ReduxAdapter:
+        with torch.device("meta"):
+            adapter = ReduxAdapter(self.width, self.text_width)
+        with blaming(self.adapter, REDUX):
+            load_into(adapter, read(self.adapter), str(self.adapter))
+        return adapter
+
+    @torch.no_grad()
+    def embed(self, path: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The tokens (1, M, D) of a picture; both networks are gone again when the others are loaded."""
+        try:
+            encoder = SiglipEncoder(self.siglip, dtype).to(device)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"no SigLIP encoder at {self.siglip}: {SIGLIP.advice()} ({plain_reason(error)})") from error
+        return self.load_adapter(reader(device, dtype))(encoder(read_picture(path)))
+
+
 @program_errors()
-def main(args: argparse.Namespace) -> None:
-    picture = load_picture(args.img_cond_path)
-    args.guidance = GUIDANCE if args.guidance is None else args.guidance
-    if args.test_FLOPs:
-        args.image_tokens = TOKENS
-        cost = check(args)
-        print(describe(args, cost))
-        return print(cost.flops_lines(1))
-    device = device_from(args.device)
-    tokens = embed(picture, args, device)
-    args.image_tokens = tokens.shape[1]
-    print(describe(args, check(args)), flush=True)
-    Run(args, load_pipeline(args, device, progress=True)).picture(options_from(args), image_tokens=tokens)
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(parser(), argv)
+    read_picture(args.img_cond_path)
+    redux = None if args.test_FLOPs else Redux.find(args)
+    settings = RunSettings.from_args(args, image_tokens=redux.tokens if redux else TOKENS, guidance=GUIDANCE)
+
+    @lru_cache(maxsize=1)
+    def tokens(path: str) -> Tensor:
+        return redux.embed(path, DTYPES[args.dtype], device_from(args.device))
+
+    def prepare(order: Order) -> tuple[RunSettings, dict[str, Any]]:
+        return order.settings, dict(image_tokens=tokens(order.pictures["i"]))
+
+    order = Order(args.prompt, settings, dict(i=args.img_cond_path))
+    run(args, order, prepare, {**SIZE, **SAMPLING, **PICTURE}, ready=lambda: prepare(order))
 
 
-@torch.no_grad()
-def embed(picture: Image.Image, args: argparse.Namespace, device: torch.device) -> Tensor:
-    """The tokens (1, M, D) of a picture; both networks are gone again when the others are loaded."""
-    path, dtype = REDUX.find(args.redux), DTYPES[args.dtype]
-    state = read(path, REDUX, device, dtype)
-    source = SIGLIP.folder(args.siglip)
-    try:
-        encoder = SiglipEncoder(source, dtype).to(device)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"no SigLIP encoder at {source}: {SIGLIP.advice()} ({str(error).strip().splitlines()[0]})") from error
-    with torch.device("meta"):
-        adapter = ReduxAdapter(encoder.siglip.config.hidden_size, state["redux_down.bias"].numel() if "redux_down.bias" in state else 4096)
-    load_checked(adapter, state, path, REDUX)
-    return adapter(encoder(picture))
-
-
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m flux redux", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    p.add_argument("--name", choices=("flux-dev", "flux-schnell", "flux-dev-krea"), default="flux-dev")
+def parser() -> Parser:
+    p = Parser(prog="python -m flux redux", description=__doc__)
+    p.add_argument("--name", choices=TEXT_MODELS, default="flux-dev")
     p.add_argument("--img_cond_path", required=True, help="the picture")
-    p.add_argument("--prompt", default="", help="empty in the published command")
+    p.add_argument("--prompt", type=text, default="", help="empty in the published command")
     p.add_argument("--redux", default=None, help="the adapter's weights")
     p.add_argument("--siglip", default=None, help="folder or hub name of SigLIP so400m")
     add_program_flags(p)
@@ -69,5 +103,5 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def run(argv: list[str]) -> None:
-    main(parse(parser(), argv))
+if __name__ == "__main__":
+    main()

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from flux.modules.autoencoder import AutoEncoder
 from flux.pipeline import Condition
-from flux.sampling import pack, pack_mask
+from flux.sampler import pack, pack_mask
 
 Annotator = Callable[[Tensor], Tensor]  # a picture (1, 3, H, W) in [-1, 1] to a map of the same shape
 LOW, HIGH = 100, 200  # thresholds of the gradient, of levels 0..255
 TAN_22_5 = 13573 / 2**15
-
-
-def load_picture(path: str, mode: str = "RGB") -> Image.Image:
-    """Raises ValueError if it is no picture, OSError if it cannot be read."""
-    try:
-        return Image.open(Path(path)).convert(mode)
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture") from error
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

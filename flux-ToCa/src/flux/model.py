@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flux.modules.layers import DoubleStreamBlock, EmbedND, LastLayer, MLPEmbedder, SingleStreamBlock, timestep_embedding
-from flux_spec import FREQUENCIES, FluxParams
+from flux.spec import FREQUENCIES, FluxParams
 from toca.engine.cache import NO_CACHE, Cache, RunCache
 
 __all__ = ["Flux", "FluxParams"]

@@ -1,38 +1,31 @@
-"""From the decoder's output to files: 8-bit conversion, watermark, NSFW filter, metadata."""
+"""What pictures carry, and which are kept: watermark, NSFW filter, metadata."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image
-from torch import Tensor
 
-from toca.runs.files import atomic_path
+from flux.flags import WATERMARK_PIXELS
+from toca.loading.pretrained import from_disk_or_hub, load_processor
+from toca.loading.weights import plain_reason
 
 WATERMARK = 0b001010101111111010000111100111001111010100101110
 WATERMARK_BITS = [int(bit) for bit in bin(WATERMARK)[2:]]  # 46: published pictures carry no leading zeros
-WATERMARK_PIXELS = 256 * 256
-NSFW_MODEL, NSFW_THRESHOLD = "Falconsai/nsfw_image_detection", 0.85
+NSFW_MODEL, NSFW_LABEL, NSFW_THRESHOLD = "Falconsai/nsfw_image_detection", "nsfw", 0.85
+UNICODE = b"UNICODE\0"  # how EXIF marks a comment in UTF-16
+LONGEST_DESCRIPTION, MOST_IN_JPEG = 1000, 60_000  # letters; bytes
 Mark = Callable[[np.ndarray], np.ndarray]
 Filter = Callable[[np.ndarray], float]
 
 
-def to_uint8(x: Tensor, truncate: bool = False) -> np.ndarray:
-    """Pictures (B, 3, H, W) around [-1, 1] to (B, H, W, 3) uint8, to the nearest level; truncate: to the one below, as published."""
-    x = 127.5 * (x.float().clamp(-1, 1) + 1)
-    return (x if truncate else x.round()).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def watermarker() -> Mark | None:
-    """Puts the invisible watermark of FLUX into a picture (H, W, 3); None, and one line, where its package is missing."""
+def watermarker() -> Mark:
+    """Puts the invisible watermark of FLUX into a picture (H, W, 3). Raises ValueError where its package is missing."""
     try:
         from imwatermark import WatermarkEncoder
-    except ImportError:
-        print("no watermark: it needs `pip install invisible-watermark`")
-        return None
+    except ImportError as error:
+        raise ValueError("--watermark: it needs `pip install invisible-watermark`") from error
     encoder = WatermarkEncoder()
     encoder.set_watermark("bits", WATERMARK_BITS)
 
@@ -44,32 +37,42 @@ def watermarker() -> Mark | None:
     return mark
 
 
-def nsfw_filter(source: str | None = None) -> Filter | None:
-    """Rates a picture (H, W, 3) from 0 to 1; None, and one line, where the package or the weights are missing."""
+def nsfw_filter(source: str | None = None) -> Filter:
+    """Rates a picture (H, W, 3) from 0 to 1. Raises ValueError where the package or the weights are missing."""
     source = source or NSFW_MODEL
     try:
-        from transformers import pipeline
+        from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-        classify = pipeline("image-classification", model=source, device="cpu")
+        processor = load_processor(AutoImageProcessor, source)
+        model = from_disk_or_hub(AutoModelForImageClassification, source)
+        classify = pipeline("image-classification", model=model, image_processor=processor, device="cpu")
     except (ImportError, OSError, ValueError) as error:
-        print(f"no NSFW filter: {source} could not be loaded ({str(error).strip().splitlines()[0]})")
-        return None
-    return lambda picture: next((x["score"] for x in classify(Image.fromarray(picture)) if x["label"] == "nsfw"), 0.0)
+        raise ValueError(f"--use_nsfw_filter: {source} could not be loaded ({plain_reason(error)})") from error
+    if (labels := set(model.config.id2label.values())) and NSFW_LABEL not in labels:
+        raise ValueError(f"--use_nsfw_filter: {source} rates nothing as {NSFW_LABEL!r}, only {', '.join(sorted(labels)[:5])}")
+    return lambda picture: next(x["score"] for x in classify(Image.fromarray(picture), top_k=len(labels)) if x["label"] == NSFW_LABEL)
 
 
-def exif(prompt: str | None, model: str) -> Image.Exif:
-    """prompt: None leaves it out."""
+def exif(prompt: str | None, model: str, most: int | None = None) -> Image.Exif:
+    """What made a picture. The prompt is in ImageDescription, the start of a long one, and in UserComment, in any letters.
+
+    prompt: None leaves it out. most: bytes of UserComment, which is cut to them: a JPEG holds no more than MOST_IN_JPEG.
+    """
     data = Image.Exif()
     data[ExifTags.Base.Software] = "AI generated;txt2img;flux"
     data[ExifTags.Base.Make] = "Black Forest Labs"
     data[ExifTags.Base.Model] = model
     if prompt is not None:
-        data[ExifTags.Base.ImageDescription] = prompt
+        start = prompt if len(prompt) <= LONGEST_DESCRIPTION else f"{prompt[:LONGEST_DESCRIPTION]}..."
+        data[ExifTags.Base.ImageDescription] = start if start.isascii() else start.encode()  # UTF-8
+        comment = prompt.encode("utf-16-le")
+        if most is not None and len(comment) > most:
+            comment = comment[: most - most % 2].decode("utf-16-le", "ignore").encode("utf-16-le")
+        data.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = UNICODE + comment
     return data
 
 
-def save_picture(picture: np.ndarray, path: Path, data: Image.Exif | None = None) -> None:
-    """Write (H, W, 3) uint8 whole or not at all; JPEGs with quality 95 and full chroma."""
-    options = {} if data is None else dict(exif=data)
-    with atomic_path(path) as part:
-        Image.fromarray(picture).save(part, quality=95, subsampling=0, **options)
+def prompt_of(picture: Image.Image) -> str | None:
+    """The prompt that `exif` wrote."""
+    comment = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+    return comment.removeprefix(UNICODE).decode("utf-16-le") if comment else None

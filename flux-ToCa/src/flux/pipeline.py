@@ -11,22 +11,21 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from flux.files import CONFIGS
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
-from flux.pictures import to_uint8
-from flux.sampling import denoise, get_noise, get_schedule, prepare, unpack
-from flux_spec import flux_spec
+from flux.sampler import denoise, get_noise, get_schedule, prepare, unpack
+from flux.weights import Files, autoencoder, flow_model, load_clip, load_t5, reader
 from toca.methods import Method
-from toca.planning.flops import rounded_tflops, total_flops, uncached_flops
-from toca.planning.memory import predict
-from toca.planning.spec import ModelSpec
+from toca.runs.pictures import finite, to_uint8
+from toca.runs.programs import DTYPES, reproducible_matmuls
 
 GB = 1e9
 Condition = Callable[[AutoEncoder], Tensor]  # packed latents (1, N, C) that every input is extended by
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pipeline:
     """Networks and settings of a run of text to image.
 
@@ -43,6 +42,27 @@ class Pipeline:
     offload: bool = False
     upstream: bool = False
     progress: bool = False
+
+    @classmethod
+    def load(cls, files: Files, device: torch.device, progress: bool = False) -> Pipeline:
+        """The networks of a run, on the device or, with `offload`, on the CPU. Raises ValueError or OSError on unusable files."""
+        reproducible_matmuls()
+        settings = files.settings
+        config, dtype, home = CONFIGS[settings.name], DTYPES[settings.dtype], torch.device("cpu") if settings.offload else device
+        model = flow_model(settings.name, files.flow, files.lora, settings.lora_scale, settings.keep_lora, reader(home, dtype))
+        ae = autoencoder(files.ae, reader(home, torch.float32), sample_z=settings.upstream_numerics)
+        return cls(
+            model=model.requires_grad_(False).eval(),
+            ae=ae.requires_grad_(False).eval(),
+            t5=load_t5(home, config.t5_length, files.t5, dtype),
+            clip=load_clip(home, files.clip, dtype),
+            device=device,
+            method=settings.run.method,
+            shifted=config.shifted,
+            offload=settings.offload,
+            upstream=settings.upstream_numerics,
+            progress=progress,
+        )
 
     def generate(
         self,
@@ -72,7 +92,7 @@ class Pipeline:
         settings = dict(method=self.method, seeds=seeds, upstream=self.upstream, progress=self.progress)
         with self.at_work(self.model):
             x = denoise(self.model, **inputs, timesteps=timesteps, guidance=guidance, **settings)
-        return self.decode(unpack(x.float(), height, width))
+        return self.decode(unpack(finite(x.float()), height, width))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> np.ndarray:
@@ -109,46 +129,3 @@ class Pipeline:
 
 def nbytes(module: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in module.parameters())
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run costs by its plan, before it runs and without weights."""
-
-    spec: ModelSpec
-    method: Method
-    num_steps: int
-
-    def summary(self, element_size: int = 2) -> dict[str, object]:
-        """For the terminal and for the settings beside the pictures. element_size: bytes of a number of the model."""
-        plan = self.method.plan(self.spec, self.num_steps)
-        flops, uncached = total_flops(plan, "matmul", 1), uncached_flops(plan, "matmul", 1)
-        return dict(
-            method=self.method.name,
-            steps=dict(plan.kind_counts()),
-            tflops_per_image=flops / 1e12,
-            uncached_tflops_per_image=uncached / 1e12,
-            flops_speedup=round(uncached / flops, 3),
-            cache_bytes_per_image=max(held.total for held in predict(plan, self.method, 1, element_size)),
-        )
-
-    def describe(self, element_size: int = 2) -> str:
-        s = self.summary(element_size)
-        steps = ", ".join(f"{count} {kind}" for kind, count in s["steps"].items())
-        saved = f"{s['tflops_per_image']:.2f} of {s['uncached_tflops_per_image']:.2f} TFLOPs per image, {s['flops_speedup']:.2f}x less"
-        return f"{s['method']}: {steps} steps; {saved}; the cache takes {s['cache_bytes_per_image'] / GB:.2f} GB per image"
-
-    def flops_lines(self, images: int) -> str:
-        """Both counters of the engine: what the published code's counter prints, and every matrix product at two per multiply-add."""
-        plan = self.method.plan(self.spec, self.num_steps)
-        upstream, matmul = (total_flops(plan, counter, images) / 1e12 for counter in ("upstream", "matmul"))
-        printed = rounded_tflops(plan, "upstream", images)
-        return (
-            f"upstream: {upstream:.2f} TFLOPs for {images} image(s); {printed:.2f} with every step rounded, as published\n"
-            f"matmul: {matmul:.2f} TFLOPs for {images} image(s)"
-        )
-
-
-def cost_of(params: object, height: int, width: int, txt_tokens: int, method: Method, num_steps: int, lora_rank: int = 0) -> Cost:
-    """lora_rank: of an adapter kept beside the weights. Raises ValueError on settings of the method that make no sense."""
-    return Cost(flux_spec(params, (height // 16) * (width // 16), txt_tokens, lora_rank), method, num_steps)

@@ -1,124 +1,133 @@
-"""Folders of pictures that an interrupted run goes on with: settings beside the pictures, one file per index."""
+"""Programs over many pictures: a prompt file, and what they share with GenEval: folders that resume, writing, fingerprints of weights."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import platform
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
+import numpy as np
 
-from flux.pictures import NSFW_THRESHOLD, exif, nsfw_filter, save_picture, watermarker
+from flux.flags import SEED, TEXT_MODELS, RunSettings, add_shared_flags, parse
+from flux.pictures import MOST_IN_JPEG, NSFW_THRESHOLD, exif, nsfw_filter, watermarker
 from flux.pipeline import Pipeline
-from flux.util import AE, CLIP, CONFIGS, T5
-from flux_cli import method_from
-from toca.loading.weights import fingerprint
-from toca.runs.files import atomic_path, remove_parts
+from flux.weights import Files
+from toca.cli.flags import MOST_IMAGES, Parser, whole
+from toca.console import announce
+from toca.runs import programs
+from toca.runs.clock import Stopwatch
+from toca.runs.folder import RunFolder, check_manifest
+from toca.runs.outputs import check_folder
+from toca.runs.pictures import save_picture
+from toca.runs.processes import process_group
+from toca.runs.programs import device_from
+from toca.runs.prompts import read_prompts
 
-SETTINGS = "settings.json"
-PICTURE_FLAGS = ("name", "width", "height", "num_steps", "guidance", "seed", "dtype", "upstream_numerics", "watermark")
-
-
-def picture_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What decides the pictures of a program, but for the prompts. Raises FileNotFoundError if a checkpoint is lacking."""
-    checkpoint = CONFIGS[args.name].flow.find(args.ckpt)
-    return {
-        **{flag: getattr(args, flag) for flag in PICTURE_FLAGS},
-        "method": {"name": args.method, **dataclasses.asdict(method_from(args))},
-        "checkpoint": {"name": checkpoint.name, "fingerprint": fingerprint(checkpoint)},
-        "ae": fingerprint(AE.find(args.ae)),
-        "t5": _encoder(T5.folder(args.t5)),
-        "clip": _encoder(CLIP.folder(args.clip)),
-    }
-
-
-def _encoder(source: str) -> str | list[str]:
-    """Fingerprints of an encoder's files, in a folder or the hub's cache; its name where it is not on this machine yet."""
-    config = Path(source) / "config.json"
-    if not config.is_file():
-        try:
-            config = Path(try_to_load_from_cache(source, "config.json") or config)
-        except HFValidationError:  # no hub name either: loading says so
-            return source
-    if not config.is_file():
-        return source
-    return [fingerprint(path) for path in sorted(config.parent.iterdir()) if path.suffix in (".json", ".safetensors", ".bin", ".model")]
-
-
-def open_folder(folder: Path, settings: Mapping[str, Any], extra: Mapping[str, Any], pictures: str) -> None:
-    """Note in a folder what its pictures are made of, or make sure that it was the same.
-
-    settings: what decides the pictures; extra: noted beside. pictures: a glob. Raises ValueError if the folder holds another run.
-    """
-    path, now = folder / SETTINGS, json.loads(json.dumps(settings))
-    if path.exists():
-        before = json.loads(path.read_text())["settings"]
-        if differing := [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]:
-            changes = "; ".join(f"{key} was {_short(before.get(key))}, now {_short(now.get(key))}" for key in differing)
-            raise ValueError(f"{folder} holds pictures of a run with other settings ({changes}): remove it or choose another --output_dir")
-        return remove_parts(folder)
-    if next(folder.glob(pictures), None):
-        raise ValueError(f"{folder} holds pictures but no {SETTINGS}: remove it or choose another --output_dir")
-    versions = dict(python=platform.python_version(), torch=torch.__version__)
-    with atomic_path(path) as part:
-        part.write_text(json.dumps(dict(settings=now, **extra, versions=versions), indent=1) + "\n")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else text[:56] + "...'"
+MEMORY_ADVICE = "try --offload, --dtype bf16, a smaller --batch_size, or fewer tokens (--width, --height)"
+program_errors = partial(programs.program_errors, MEMORY_ADVICE)
+BYTES_PER_PIXEL = {"jpg": 0.1, "png": 0.5}  # of pictures that compress well: what a disk must hold at least
 
 
 class Writer:
-    """Writes pictures with what was asked for: watermark, filter, metadata. metadata: the prompt goes into the EXIF data."""
+    """Writes pictures with what was asked for: watermark, filter, metadata. Raises ValueError where something for that is missing."""
 
-    def __init__(self, model: str, metadata: bool, watermark: bool, nsfw: bool) -> None:
-        self.model, self.metadata = model, metadata
-        self.mark = watermarker() if watermark else None
-        self.rate = nsfw_filter() if nsfw else None
+    def __init__(self, settings: RunSettings) -> None:
+        self.model, self.metadata = settings.name, settings.add_sampling_metadata
+        self.mark = watermarker() if settings.watermark else None
+        self.rate = nsfw_filter() if settings.use_nsfw_filter else None
 
-    def write(self, picture: Any, path: Path, prompt: str, any_metadata: bool = True) -> bool:
+    def write(self, picture: np.ndarray, path: Path, prompt: str, any_metadata: bool = True) -> bool:
         """Whether it was written; a picture that the filter rates as unsafe is not. any_metadata: also without the prompt."""
         if self.rate and (score := self.rate(picture)) >= NSFW_THRESHOLD:
-            print(f"{path.name} not written: NSFW score {score:.2f}")
+            announce(f"{path.name} not written: NSFW score {score:.2f}")
             return False
-        data = exif(prompt if self.metadata else None, self.model) if self.metadata or any_metadata else None
-        save_picture(self.mark(picture) if self.mark else picture, path, data)
+        most = MOST_IN_JPEG if path.suffix.lower() in (".jpg", ".jpeg") else None
+        if self.metadata and most and len(prompt.encode("utf-16-le")) > most:
+            announce(f"{path.name}: its EXIF data holds the first {most // 2} letters of the prompt")
+        data = dict(exif=exif(prompt if self.metadata else None, self.model, most)) if self.metadata or any_metadata else {}
+        save_picture(self.mark(picture) if self.mark else picture, path, **data)
         return True
 
 
-class Clock:
-    """Seconds of sampling, as the device sees them."""
+def checked(
+    settings: RunSettings, folder: Path, more: Mapping[str, Any], outputs: str, pictures: int
+) -> tuple[Files, dict[str, Any], Writer]:
+    """The files of a run, everything that decides its pictures, and their writer, once all has been checked that can be before loading.
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.device, self.seconds, self.images = pipeline.device, 0.0, 0
-
-    def __enter__(self) -> Clock:
-        self.started = self._now()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.seconds += self._now() - self.started
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-    def report(self) -> str:
-        per_image = self.seconds / max(self.images, 1)
-        text = f"{self.images} images in {self.seconds:.2f} s, {per_image:.2f} s each"
-        if self.device.type == "cuda":
-            text += f"; peak {torch.cuda.max_memory_allocated(self.device) / 1e9:.2f} GB on {torch.cuda.get_device_name(self.device)}"
-        return text
+    more: what decides the pictures beside the settings. outputs: a glob for them. pictures: how many there will be.
+    """
+    if pictures > MOST_IMAGES:
+        raise ValueError(f"{pictures} pictures are more than the {MOST_IMAGES} of a run")
+    check_folder(folder, "--output_dir", int(pictures * settings.width * settings.height * BYTES_PER_PIXEL[outputs[-3:]]))
+    files = Files.find(settings)
+    decides = settings.pictures() | files.fingerprints() | dict(more)
+    check_manifest(folder, decides, outputs)
+    files.check()
+    return files, decides, Writer(settings)
 
 
-def batches(items: Sequence[int], size: int) -> list[list[int]]:
+def chunks(items: Sequence[int], size: int) -> list[list[int]]:
     return [list(items[first : first + size]) for first in range(0, len(items), size)]
+
+
+def add_batch_flags(parser: argparse.ArgumentParser, output_dir: str, seed: int) -> None:
+    """Flags of the programs over many pictures."""
+    names = dict(dest="name", choices=TEXT_MODELS, default="flux-schnell")
+    parser.add_argument("--model_name", "--name", **names)
+    parser.add_argument("--seed", type=SEED, default=seed, help=f"of the first picture (default {seed}); the next ones count on")
+    parser.add_argument("--batch_size", type=whole(1, MOST_IMAGES), default=1, help="pictures made together")
+    parser.add_argument("--output_dir", default=output_dir)
+    parser.add_argument("--add_sampling_metadata", action="store_true", help="write the prompt into the EXIF data")
+    add_shared_flags(parser)
+
+
+# ---- src/sample.py -----------------------------------------------------------------------------------------------------------------
+
+
+def prompts_parser() -> Parser:
+    p = Parser(prog="sample.py", description="One picture, or several, for every line of a prompt file.")
+    p.add_argument("--prompt_file", required=True, help="one prompt per line; blank lines are dropped")
+    p.add_argument("--num_images_per_prompt", type=whole(1, MOST_IMAGES), default=1, help="they follow one another")
+    add_batch_flags(p, "output", seed=0)
+    return p
+
+
+@program_errors()
+def sample_prompts(argv: Sequence[str] | None = None) -> None:
+    """Picture i is made of seed + i, whatever the batch. The same command again goes on where an interrupted run stopped."""
+    args = parse(prompts_parser(), argv)
+    prompts, settings = read_prompts(args.prompt_file, "--prompt_file"), RunSettings.from_args(args)
+    jobs = [prompt for prompt in prompts for _ in range(args.num_images_per_prompt)]
+    announce(settings.describe())
+    if args.test_FLOPs:
+        return announce(settings.flops_lines(args.batch_size))
+    device, folder = device_from(args.device), Path(args.output_dir)
+    more = dict(prompts=prompts, num_images_per_prompt=args.num_images_per_prompt)
+    files, decides, writer = checked(settings, folder, more, "img_*.jpg", len(jobs))
+
+    def file_of(index: int) -> Path:
+        return folder / f"img_{index}.jpg"
+
+    with (
+        process_group(device) as (rank, world, device),
+        RunFolder(folder, decides, settings.summary(), "img_*.jpg", rank, world) as run,
+    ):
+        batches = chunks(range(len(jobs)), args.batch_size)
+        lacking = sum(len(batch) for batch in batches if run.lacking(batch, file_of))
+        announce(f"{len(jobs)} pictures, {lacking} to make -> {folder}")
+        mine = [batch for batch in batches[rank::world] if run.lacking(batch, file_of)]
+        if not mine:
+            return
+        pipeline, watch = Pipeline.load(files, device, progress=rank == 0), Stopwatch(device)
+        announce(pipeline.weights())
+
+        def make(batch: list[int]) -> np.ndarray:
+            with watch:
+                pictures = pipeline.generate([jobs[i] for i in batch], [args.seed + i for i in batch], **settings.sampling())
+            watch.items += len(batch)
+            return pictures
+
+        run.sample(mine, file_of, make, lambda index, picture: writer.write(picture, file_of(index), jobs[index]))
+        announce(watch.report())

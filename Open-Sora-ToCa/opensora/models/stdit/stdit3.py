@@ -6,7 +6,6 @@ Parameter names are those of the official checkpoints. Without a cache (`NO_CACH
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,11 @@ from opensora.models.layers.blocks import (
     t2i_modulate,
 )
 from opensora.registry import MODELS
-from opensora.spec import CONFIGS, STDiT3Config
-from opensora.weights import checkpoint_path, read_config, read_weights
+from opensora.spec import STDiT3Config
+from opensora.weights import COMPUTED, FREQUENCIES, NULL, checkpoint_path, stdit3_config
 from toca.engine.cache import NO_CACHE, LayerCache, RunCache, UncachedLayer
 from toca.engine.token_shards import WHOLE, Whole
-from toca.loading.weights import load_into
+from toca.loading.weights import load_into, load_state_dict
 
 __all__ = ["STDiT3", "STDiT3Block", "STDiT3Config", "STDiT3_3B_2", "STDiT3_XL_2"]
 
@@ -204,11 +203,11 @@ def load_stdit3(config: STDiT3Config, path: Path) -> STDiT3:
     """
     with torch.device("meta"):
         model = STDiT3(config)
-    state = {key: value for key, value in read_weights(path).items() if key not in ("pos_embed", "pos_embed_temporal")}
-    state.setdefault("rope.freqs", RotaryEmbedding(config.head_dim).freqs)
-    if (null := state.get("y_embedder.y_embedding")) is not None:
+    state = {key: value for key, value in load_state_dict(path).items() if key not in COMPUTED}
+    state.setdefault(FREQUENCIES, RotaryEmbedding(config.head_dim).freqs)
+    if (null := state.get(NULL)) is not None:
         rows = torch.arange(config.model_max_length).clamp_max(len(null) - 1)
-        state["y_embedder.y_embedding"] = null[rows]
+        state[NULL] = null[rows]
     load_into(model, state, str(path))
     return model
 
@@ -218,7 +217,7 @@ def _constructor(name: str):
         """from_pretrained: a folder with config.json and safetensors, one file, or a name on the hub; random weights without.
         overrides: of the configuration. Raises FileNotFoundError or ValueError on a checkpoint or setting that does not fit."""
         path = checkpoint_path(from_pretrained) if from_pretrained else None
-        config = STDiT3Config.from_dict({**asdict(CONFIGS[name]), **(read_config(path) if path else {}), **overrides})
+        config = stdit3_config(name, path, overrides)
         return load_stdit3(config, path) if path else STDiT3(config)
 
     return MODELS.register_module(name)(build)

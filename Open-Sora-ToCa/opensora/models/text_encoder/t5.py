@@ -6,12 +6,19 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
+from transformers import AutoTokenizer, T5EncoderModel
 
 from opensora.registry import MODELS
-from toca.loading.pretrained import encode_padded, from_disk_or_hub, load_encoder
+from toca.loading.pretrained import check_encoder, encode_padded, load_encoder, load_tokenizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # not fp16, in which T5 overflows
+
+
+def check_t5(source: str, dtype: str = "fp32") -> None:
+    """Make sure, without loading it, that a folder holds a T5 with its tokenizer. Raises ValueError."""
+    if dtype not in DTYPES:
+        raise ValueError(f"text encoder: there is no dtype {dtype!r}; choose from {', '.join(DTYPES)}")
+    check_encoder(source)
 
 
 @MODELS.register_module("t5")
@@ -31,13 +38,9 @@ class T5Encoder:
         device: torch.device | str = "cpu",
         shardformer: bool = False,
     ) -> None:
-        if dtype not in DTYPES:
-            raise ValueError(f"text encoder: there is no dtype {dtype!r}; choose from {', '.join(DTYPES)}")
-        kind = from_disk_or_hub(AutoConfig, from_pretrained).model_type
-        if kind != "t5":
-            raise ValueError(f"{from_pretrained} holds a model of type {kind!r}; Open-Sora reads prompts with T5")
+        check_t5(from_pretrained, dtype)
         self.model_max_length = model_max_length
-        self.tokenizer = from_disk_or_hub(AutoTokenizer, from_pretrained)
+        self.tokenizer = load_tokenizer(AutoTokenizer, from_pretrained)
         self.model = load_encoder(T5EncoderModel, from_pretrained, dtype=DTYPES[dtype]).to(device)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -123,6 +124,15 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def meta_vae(path: Path, micro_batch_size: int = 4) -> VideoAutoencoderPipeline:
+    """The autoencoder of a folder's config.json, without weights. Raises ValueError if there is none of such a configuration."""
+    with torch.device("meta"):
+        try:
+            return VideoAutoencoderPipeline(micro_batch_size=micro_batch_size, **settings_of(read_config(path)))
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            raise ValueError(f"{path}/config.json: {error}") from error
+
+
 @MODELS.register_module("OpenSoraVAE_V1_2")
 def OpenSoraVAE_V1_2(
     micro_batch_size: int = 4,
@@ -142,10 +152,6 @@ def OpenSoraVAE_V1_2(
     if from_pretrained is None:
         return VideoAutoencoderPipeline(micro_batch_size=micro_batch_size).eval()
     path = checkpoint_path(from_pretrained, local_files_only)
-    with torch.device("meta"):
-        try:
-            vae = VideoAutoencoderPipeline(micro_batch_size=micro_batch_size, **settings_of(read_config(path)))
-        except TypeError as error:
-            raise ValueError(f"{path}/config.json: {error}") from error
+    vae = meta_vae(path, micro_batch_size)
     load_weights(vae, path)
     return vae.eval().requires_grad_(False)

@@ -39,8 +39,11 @@ class RFLOW:
         for name in ("num_sampling_steps", "num_timesteps"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
-        if not math.isfinite(self.cfg_scale):
-            raise ValueError(f"cfg_scale must be a number, got {self.cfg_scale}")
+        if not isinstance(self.cfg_scale, int | float) or not math.isfinite(self.cfg_scale):
+            raise ValueError(f"cfg_scale must be a number, got {self.cfg_scale!r}")
+        for name in ("use_discrete_timesteps", "use_timestep_transform"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
 
     def timesteps(self, num_frames: int, height: int, width: int) -> list[float]:
         """The times of a video of this size in pixels, falling from `num_timesteps`."""

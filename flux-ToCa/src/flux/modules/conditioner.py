@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from toca.loading.pretrained import from_disk_or_hub, load_encoder
+from toca.loading.pretrained import from_disk_or_hub, load_encoder, load_tokenizer
 
 CLIP_TYPES = ("clip", "clip_text_model")
 CLIP_LENGTH = 77
@@ -20,7 +20,7 @@ class HFEmbedder(nn.Module):
 
     T5: (B, max_length, D), the last hidden states. CLIP: (B, D), the pooled output.
     Prompts are cut or padded to max_length, and the padding takes part in attention: that is what FLUX was trained with.
-    Raises ValueError if the folder is neither kind, damaged, or lacks tensors, OSError if it or its tokenizer cannot be read.
+    Raises ValueError if the folder is neither kind, damaged, or lacks tensors or a tokenizer, OSError if there is none.
     """
 
     def __init__(self, source: str | Path, max_length: int, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -31,7 +31,7 @@ class HFEmbedder(nn.Module):
         if kind != "t5" and kind not in CLIP_TYPES:
             raise ValueError(f"{source} holds a model of type {kind!r}; FLUX reads prompts with T5 and CLIP")
         self.is_clip, self.max_length = kind in CLIP_TYPES, max_length
-        self.tokenizer = from_disk_or_hub(AutoTokenizer, source)
+        self.tokenizer = load_tokenizer(AutoTokenizer, source)
         cls = CLIPTextModel if self.is_clip else T5EncoderModel
         self.hf_module = load_encoder(cls, source, dtype=dtype)
 

@@ -12,7 +12,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from flux_spec import LORA_RANK
+from flux.spec import LORA_RANK
 
 PARTS = (".lora_A.weight", ".lora_B.weight", ".lora_B.bias")
 
@@ -60,7 +60,7 @@ def adapter_rank(adapter: Mapping[str, Tensor]) -> int:
 
 def with_adapter(state: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a model with kept adapters: the base model's, padded where the adapter wants more inputs, and the adapter's."""
-    return _padded(state, adapter) | dict(adapter)
+    return widened(state, adapter) | dict(adapter)
 
 
 def merge(merged: dict[str, Tensor], adapter: Mapping[str, Tensor], scale: float) -> None:
@@ -69,7 +69,7 @@ def merge(merged: dict[str, Tensor], adapter: Mapping[str, Tensor], scale: float
     Works in place, one layer at a time, so that a large model is never held twice. Sums are made in float32 and rounded to the base
     tensors' dtype once. Raises ValueError if the adapter is for another model.
     """
-    merged.update(_padded(merged, adapter))
+    merged.update(widened(merged, adapter))
     for key, value in adapter.items():
         linear = key.removesuffix(PARTS[0])
         if linear != key:
@@ -85,10 +85,10 @@ def merge(merged: dict[str, Tensor], adapter: Mapping[str, Tensor], scale: float
             merged[key] = value
 
 
-def _padded(state: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def widened(state: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The base model's tensors, with zeros for the input channels that only the adapter knows: `img_in`, 64 to 128."""
     padded = dict(state)
     down, weight = adapter.get("img_in.lora_A.weight"), state.get("img_in.weight")
-    if down is not None and weight is not None and down.shape[1] > weight.shape[1]:
+    if down is not None and weight is not None and weight.ndim == 2 and down.shape[1] > weight.shape[1]:
         padded["img_in.weight"] = F.pad(weight, (0, down.shape[1] - weight.shape[1]))
     return padded

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from toca.planning.schedule import At, Bilinear, Cycle
 from toca.planning.spec import Branch, Cost, ModelSpec, PublishedCode, Stack
 
+CELL = 16  # pixels of a token's side: the autoencoder's 8, two latents packed
 FREQUENCIES = 256  # numbers of a sinusoidal embedding
 LORA_RANK = 128  # of the released adapters, where a linear is not smaller
 

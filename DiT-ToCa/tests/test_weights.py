@@ -6,6 +6,7 @@ from tiny import one_thread
 
 import download
 from dit import weights
+from dit.flags import vae_name
 from toca.runs.programs import program_errors
 from toca.testing.parts import save_vae
 
@@ -14,9 +15,8 @@ __all__ = ["one_thread"]
 
 @pytest.fixture(autouse=True)
 def folders(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "PRETRAINED", tmp_path / "pretrained_models")
     monkeypatch.setattr(weights, "PRETRAINED", tmp_path / "pretrained_models")
-    monkeypatch.setattr(download, "MINI", tmp_path / "weights" / "DiT-mini.safetensors")
+    monkeypatch.setattr(weights, "MINI", tmp_path / "weights" / "DiT-mini.safetensors")
     (tmp_path / "pretrained_models").mkdir()
     return tmp_path
 
@@ -25,37 +25,37 @@ def folders(tmp_path, monkeypatch):
 def test_official_files_are_found_or_explained(folders, size):
     name = f"DiT-XL-2-{size}x{size}.pt"
     with pytest.raises(FileNotFoundError) as error:
-        download.checkpoint_path("DiT-XL/2", size)
-    expected = [name, download.SOURCE + name, str(folders / "pretrained_models"), "`--model DiT-mini` runs without any"]
+        weights.checkpoint_path("DiT-XL/2", size)
+    expected = [name, weights.SOURCE + name, str(folders / "pretrained_models"), "`--model DiT-mini` runs without any"]
     assert all(part in str(error.value) for part in expected)
     (folders / "pretrained_models" / name).touch()
-    assert download.checkpoint_path("DiT-XL/2", size) == folders / "pretrained_models" / name
-    assert download.checkpoint_path("DiT-XL/2", size, name) == folders / "pretrained_models" / name
+    assert weights.checkpoint_path("DiT-XL/2", size) == folders / "pretrained_models" / name
+    assert weights.checkpoint_path("DiT-XL/2", size, name) == folders / "pretrained_models" / name
 
 
 @pytest.mark.parametrize("model, size", [("DiT-S/8", 256), ("DiT-XL/2", 128)])
 def test_models_without_official_weights_ask_for_ones_own(model, size):
     with pytest.raises(FileNotFoundError, match=f"no official weights for {model} at {size} .*--ckpt"):
-        download.checkpoint_path(model, size)
+        weights.checkpoint_path(model, size)
 
 
 def test_the_embedded_model_and_ones_own_files(folders):
     with pytest.raises(FileNotFoundError, match="no checkpoint DiT-mini"):
-        download.checkpoint_path("DiT-mini", 32)
-    download.MINI.parent.mkdir()
-    download.MINI.touch()
-    assert download.checkpoint_path("DiT-mini", 32) == download.MINI
+        weights.checkpoint_path("DiT-mini", 32)
+    weights.MINI.parent.mkdir()
+    weights.MINI.touch()
+    assert weights.checkpoint_path("DiT-mini", 32) == weights.MINI
     with pytest.raises(FileNotFoundError) as error:
-        download.checkpoint_path("DiT-mini", 32, "results/mine.pt")
-    assert download.SOURCE not in str(error.value)  # nobody publishes results/mine.pt
+        weights.checkpoint_path("DiT-mini", 32, "results/mine.pt")
+    assert weights.SOURCE not in str(error.value)  # nobody publishes results/mine.pt
 
 
 def test_download_fetches_what_is_missing(folders, monkeypatch, capsys):
     fetched = []
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, path: fetched.append((url, path)))
     (folders / "pretrained_models" / "DiT-XL-2-512x512.pt").touch()
-    download.main(download.parser().parse_args([]))
-    assert fetched == [(download.SOURCE + "DiT-XL-2-256x256.pt", str(folders / "pretrained_models" / "DiT-XL-2-256x256.pt"))]
+    download.main([])
+    assert fetched == [(weights.SOURCE + "DiT-XL-2-256x256.pt", str(folders / "pretrained_models" / "DiT-XL-2-256x256.pt"))]
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
@@ -106,12 +106,8 @@ def test_decoding_and_encoding(tmp_path):
 
 def test_pixel_models_need_no_vae():
     x = torch.randn(2, 3, 4, 4)
-    assert (
-        weights.vae_name(None, 3, "ema") == "none"
-        and weights.vae_name(None, 4, "ema") == "ema"
-        and weights.vae_name("mse", 4, "ema") == "mse"
-    )
+    assert vae_name(None, 3, "ema") == "none" and vae_name(None, 4, "ema") == "ema" and vae_name("mse", 4, "ema") == "mse"
     assert weights.load_decoder("none", torch.device("cpu"))(x) is x and weights.load_encoder("none", torch.device("cpu"))(x) is x
     for name, channels in (("ema", 3), ("none", 4)):
         with pytest.raises(ValueError, match=f"--vae {name}"):
-            weights.vae_name(name, channels, "ema")
+            vae_name(name, channels, "ema")

@@ -7,7 +7,7 @@ import torch
 from golden_data import GOLDEN
 from safetensors.torch import load_file
 
-from flux.sampling import get_noise, get_schedule, grid, image_ids, pack, pack_mask, prepare, shift_of, unpack
+from flux.sampler import get_noise, get_schedule, grid, image_ids, pack, pack_mask, prepare, shift_of, unpack
 
 CPU = torch.device("cpu")
 SCHEDULES = json.loads((GOLDEN / "sampling_utils.json").read_text())["schedules"]

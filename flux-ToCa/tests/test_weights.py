@@ -6,8 +6,9 @@ from safetensors.torch import load_file, save_file
 from tiny_parts import save_adapter, save_flux
 from tiny_programs import parts, tiny, tiny_params
 
-from flux.util import AE, CONFIGS, load_ae, load_flow_model
-from flux_spec import CONFIGS as PARAMS
+from flux.files import AE, CONFIGS
+from flux.spec import CONFIGS as PARAMS
+from flux.weights import load_ae, load_flow_model
 
 __all__ = ["parts", "tiny"]
 CPU = "cpu"

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_sample import reference_stream
-from tiny import FORK, SIXTEEN_STEPS, one_thread, random_dit, run, save_dit
+from test_upstream_stream import reference_stream
+from tiny import FORK, SIXTEEN_STEPS, one_thread, random_dit, refused, run, save_dit
 
 import sample_ddp
 from diffusion import create_diffusion
-from dit.flags import parse
+from dit import weights
+from dit.flags import RunSettings, parse, sample_ddp_parser
 from dit.pipeline import make_sampler
+from dit.runs import sample_share
 from dit.sampler import Sampler
 from dit.spec import CONFIGS, DiTConfig
 from dit.weights import load_decoder
@@ -45,16 +47,16 @@ def flags(ckpt: str, root: Path, *more: str) -> list[str]:
 
 def in_process(arguments: list[str], world: int = 1) -> Path:
     """Run the ranks of a world one after the other; returns the folder of pictures."""
-    args = parse(sample_ddp.parser(), arguments)
+    args = parse(sample_ddp_parser(), arguments)
     if world == 1:
-        sample_ddp.main(args)
-    else:
-        sample_ddp.prepare(args, vae="ema")
+        sample_ddp.main(arguments)
+    settings, root = RunSettings.from_args(args), Path(args.sample_dir)
+    if world > 1:
         with contextlib.suppress(ValueError):  # the others' pictures are lacking
-            sample_ddp.sample(args, 0, world, CPU)
+            sample_share(settings, root, 0, world, CPU)
         for rank in (*range(1, world), 0):  # at the end rank 0 finds nothing to sample, and writes the npz
-            sample_ddp.sample(args, rank, world, CPU)
-    return Path(args.sample_dir) / sample_ddp.folder_name(args)
+            sample_share(settings, root, rank, world, CPU)
+    return root / settings.folder_name()
 
 
 def pictures(folder: Path) -> np.ndarray:
@@ -92,10 +94,9 @@ def npz(folder: Path) -> bytes:
         ),
     ],
 )
-def test_folder_names(more, name):
-    args = parse(sample_ddp.parser(), ["--device", "cpu", *more])
-    sample_ddp.prepare(args, vae="ema")
-    assert sample_ddp.folder_name(args) == name
+def test_folder_names(monkeypatch, more, name):
+    monkeypatch.setattr(weights, "checkpoint_path", lambda *args: Path("weights"))
+    assert RunSettings.from_args(parse(sample_ddp_parser(), ["--device", "cpu", *more])).folder_name() == name
 
 
 def test_files_npz_and_manifest(tmp_path, ckpt):
@@ -113,33 +114,32 @@ def test_files_npz_and_manifest(tmp_path, ckpt):
 
 def test_labels_and_noise_come_from_seed_and_index(tmp_path, ckpt):
     folder = in_process(flags(ckpt, tmp_path, "--global-seed", "4", "--method", "none"))
-    args = parse(sample_ddp.parser(), flags(ckpt, tmp_path, "--method", "none"))
+    settings = RunSettings.from_args(parse(sample_ddp_parser(), flags(ckpt, tmp_path, "--method", "none")))
     (generator,) = item_generators(4, [5])
     label = torch.randint(20, (1,), generator=generator)
-    expected = to_uint8(make_sampler(args, random_dit()).sample(label, [generator]))[0]
+    expected = to_uint8(make_sampler(settings, random_dit()).sample(label, [generator]))[0]
     assert abs(pictures(folder)[5] - expected).max() <= 1
 
 
 def test_flops_need_no_weights(capsys):
-    sample_ddp.main(parse(sample_ddp.parser(), ["--preset", "ddpm250", "--per-proc-batch-size", "2", "--test-FLOPs"]))
+    sample_ddp.main(["--preset", "ddpm250", "--per-proc-batch-size", "2", "--test-FLOPs"])
     assert f"upstream: {2 * 118.676406016} TFLOPs for 2 image(s)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--per-proc-batch-size", "0"], "--per-proc-batch-size must be at least 1"),
-        (["--num-fid-samples", "0"], "--num-fid-samples must be at least 1"),
-        (["--cfg-scale", "0.5"], "--cfg-scale must be at least 1"),
-        (["--num-sampling-steps", "0"], "must be 1 to 1000"),
+        (["--per-proc-batch-size", "0"], "--per-proc-batch-size: must be a whole number of 1 to"),
+        (["--num-fid-samples", "0"], "--num-fid-samples: must be a whole number of 1 to"),
+        (["--cfg-scale", "0.5"], "--cfg-scale: must be 1 to 1000"),
+        (["--num-sampling-steps", "0"], "must be a whole number of 1 to 1000"),
         (["--ckpt", "absent.pt"], "no checkpoint absent.pt"),
         (["--sample-dir", "/dev/null"], "/dev/null"),
     ],
 )
-def test_a_wrong_flag_is_one_line(tmp_path, ckpt, more, message):
-    with pytest.raises(SystemExit, match=message) as error:
-        in_process(flags(ckpt, tmp_path, *more))
-    assert str(error.value).startswith("error: ") and "\n" not in str(error.value)
+def test_a_wrong_flag_is_one_line(capsys, tmp_path, ckpt, more, message):
+    with refused(capsys, message):
+        sample_ddp.main(flags(ckpt, tmp_path, *more))
 
 
 def test_another_checkpoint_of_the_same_name_is_refused(tmp_path, ckpt):

@@ -1,16 +1,15 @@
-"""Cleaning prompts and reading their aspect-ratio flags, against the published code's results and against diffusers' pipeline."""
+"""Cleaning prompts and reading their aspect-ratio flags, against diffusers' pipeline; what a prompt may not be."""
 
 from __future__ import annotations
 
 import random
 import warnings
-from typing import Any
 
 import pytest
 from diffusers import PixArtAlphaPipeline
-from golden_json import golden_json
 
-from pixart.aspect_ratios import BINS, MARKERS, parse_prompt
+from pixart.aspect_ratios import BINS, parse_prompt
+from pixart.prompts import MAX_CHARACTERS, SHOWN, read_lines
 from toca.loading.caption_cleaning import clean_caption
 
 TEXT = (
@@ -20,11 +19,6 @@ TEXT = (
     " x.png.jpg a.com.b.com@ www:/// https:x %20 + %41 co.it U.S. AND"
 )
 PIECES = TEXT.split()
-
-
-@pytest.mark.parametrize("case", golden_json("prompt_handling")["cleaning"], ids=lambda case: case["prompt"][:20])
-def test_captions_are_cleaned_as_published(case: dict[str, str]) -> None:
-    assert clean_caption(case["prompt"]) == case["cleaned"]
 
 
 def test_captions_are_cleaned_as_by_diffusers() -> None:
@@ -48,19 +42,6 @@ def test_long_words_are_cleaned_too() -> None:
     assert clean_caption("x" * 4_000 + ".png a fox") == "a fox"
 
 
-@pytest.mark.parametrize("case", golden_json("prompt_handling")["aspect"], ids=lambda case: f"{case['prompt'][:24]}-{case['image_size']}")
-def test_aspect_ratios_are_read_as_published_but_for_flags_that_say_nothing(case: dict[str, Any]) -> None:
-    prompt = case["prompt"]
-    if MARKERS.search(prompt) and "--ar " not in prompt.replace("--ar 1.5", "") and "--aspect_ratio" not in prompt:
-        with pytest.raises(ValueError, match="no aspect ratio"):
-            parse_prompt(prompt, case["image_size"])
-        return
-    request = parse_prompt(prompt, case["image_size"])
-    assert request.text == case["clean_stripped"]
-    assert [request.height, request.width] == case["bin_hw"]
-    assert request.ratio == pytest.approx(case["ratio"], abs=1e-6)
-
-
 @pytest.mark.parametrize("flags", ("--ar", "--ar 3", "--ar 0:2", "--ar 2:00", "--aspect_ratio a:b", "--art deco", "--hw 512:768"))
 def test_flags_that_say_nothing_are_refused(flags: str) -> None:
     with pytest.raises(ValueError, match="write --ar height:width"):
@@ -73,3 +54,52 @@ def test_every_bin_is_a_grid_of_tokens_with_the_area_and_the_ratio_it_is_named_b
         assert height % 64 == width % 32 == 0  # whole tokens of 16 pixels at 256 pixels too
         assert height / width == pytest.approx(ratio, rel=0.03)
         assert height * width == pytest.approx(1024**2, rel=0.12)
+
+
+# ---- prompts ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_prompts_that_cleaning_empties_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["a fox", "一只狐狸", "12345678", "@someone", "photo.jpg", "--ar 3:2"]
+    assert [p.text for p in read_lines(lines, 1024)] == ["a fox", "", "", "", "", ""]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("cleaning leaves nothing of prompt 2 ('一只狐狸'), prompt 3 ('12345678'), prompt 4 ('@someone'), prompt 5 (")
+    assert line.endswith("--clean_caption False takes prompts as they are")
+    read_lines(["12345678"] * 30, 256)
+    assert f"and {30 - SHOWN} more; --clean" in capsys.readouterr().out
+
+
+def test_prompts_may_be_taken_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["一只狐狸 --ar 3:2", "  A <b>Fox</b> &amp; 12345678", "photo.jpg"]
+    assert [p.text for p in read_lines(lines, 1024, clean=False)] == ["一只狐狸", "A <b>Fox</b> &amp; 12345678", "photo.jpg"]
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("clean", (True, False))
+@pytest.mark.parametrize(
+    "line",
+    [
+        "<![ a fox",
+        "<!DOCTYPE a fox ]]>",
+        "a\x00fox",
+        "\u202ea fox",
+        "👩‍👩‍👧‍👦 \u0301",
+        "a\ufefffox",
+        "<" * MAX_CHARACTERS,
+        "\U0010ffff",
+        "http://" + "a." * 30_000,
+    ],
+    ids=lambda line: repr(line[:12]),
+)
+def test_prompts_of_any_letters_are_read(line: str, clean: bool) -> None:
+    (prompt,) = read_lines([line], 1024, clean)
+    assert prompt.line == line and (clean or prompt.text == line.strip())
+
+
+def test_what_is_no_prompt_is_refused_by_its_number() -> None:
+    with pytest.raises(ValueError, match=f"prompt 2 has {MAX_CHARACTERS + 1} characters, at most {MAX_CHARACTERS} are read"):
+        read_lines(["a", "x" * (MAX_CHARACTERS + 1)], 256)
+    with pytest.raises(ValueError, match="prompt 2 is no text: it holds bytes that are not UTF-8"):
+        read_lines(["a", "a \udcff fox"], 256)
+    with pytest.raises(ValueError, match=r"prompt 2: .* is no aspect ratio"):
+        read_lines(["a", "b --hw 1:2"], 256)

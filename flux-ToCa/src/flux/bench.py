@@ -1,8 +1,8 @@
-"""Seconds, FLOPs and bytes of FLUX at full width, with random weights: `toca bench flux`.
+"""Seconds, FLOPs and bytes of FLUX at full width, with random weights: `toca bench flux-dev`.
 
-    toca bench flux                                   # on a CPU: one double and one single block, 5 steps
-    toca bench flux --device cuda                     # the whole flux-dev, 50 steps of every preset, and 28 and 20 plain ones
-    toca bench flux --blocks 19 38 --steps 50         # the whole model on a CPU, if you can wait
+    toca bench flux-dev                               # on a CPU: one double and one single block, 5 steps
+    toca bench flux-dev --device cuda                 # the whole flux-dev, 50 steps of every preset, and 28 and 20 plain ones
+    toca bench flux-dev --blocks 19 38 --steps 50     # the whole model on a CPU, if you can wait
 
 Layers of a short model are the first ones of the real one: they refresh more tokens than its average.
 """
@@ -15,21 +15,22 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
+from flux.files import HOME
+from flux.flags import LONGEST_TEXT, SIDE, STEPS
 from flux.model import Flux
-from flux.sampling import get_schedule, grid, image_ids
-from flux_cli import image_tokens
-from flux_spec import CONFIGS, FluxParams, flux_spec, txt_tokens
+from flux.sampler import get_schedule, grid, image_ids
+from flux.spec import CONFIGS, FluxParams, flux_spec, txt_tokens
+from toca.cli.flags import Parser, whole
 from toca.engine.cache import Cache
 from toca.methods import FORA, Method, NoCaching, ToCa
 from toca.planning.flops import stack_flops
 from toca.planning.plan import Plan
-from toca.runs.bench import DTYPES, Report, Result, Watch, print_result, result_of
+from toca.runs.bench import Result, Watch, add_flags, print_result, result_of, run_all
 from toca.runs.clock import Clock
-from toca.runs.programs import program_errors, reproducible_matmuls
+from toca.runs.programs import DTYPES, program_errors
 
 METHODS: dict[str, Method] = {
     "none": NoCaching(),
@@ -40,6 +41,7 @@ METHODS: dict[str, Method] = {
     "fora3": FORA(3),
 }
 PLAIN = {"steps28": 28, "steps20": 20}  # uncached runs of fewer steps
+MOST_BLOCKS = 1000
 BlockSeconds = dict[str, list[float]]  # by stack, of every step that runs it
 
 
@@ -83,9 +85,9 @@ def block_clock(model: Flux) -> Iterator[BlockSeconds]:
 
 
 @torch.no_grad()
-def sample(model: Flux, method: Method, steps: int, args: argparse.Namespace) -> tuple[Result, BlockSeconds]:
+def sample(model: Flux, method: Method, steps: int, batch: int, args: argparse.Namespace) -> tuple[Result, BlockSeconds]:
     """One run from noise with random texts, as `Watch.stop` has it, and seconds in its blocks."""
-    params, weight, batch = model.params, model.img_in.weight, args.batch
+    params, weight = model.params, model.img_in.weight
     device, dtype = weight.device, weight.dtype
     rows, columns = grid(args.height, args.width)
     generator = torch.Generator().manual_seed(1)
@@ -127,22 +129,26 @@ def block_rows(plan: Plan, blocks: BlockSeconds) -> list[Result]:
     return found
 
 
-def bench(args: argparse.Namespace, device: torch.device) -> Iterator[Result]:
+def bench(name: str, dtype: str, batch: int, args: argparse.Namespace, device: torch.device) -> Iterator[Result]:
     """Every run on one model; the uncached one comes first and is what the others are compared with."""
-    params = CONFIGS[args.model].replace(depth=args.blocks[0], depth_single_blocks=args.blocks[1])
-    model, base = random_flux(params, device, DTYPES[args.dtype]), None
+    whole_model = device.type == "cuda"
+    params = CONFIGS[name]
+    blocks = args.blocks or ([params.depth, params.depth_single_blocks] if whole_model else [1, 1])
+    steps = args.steps or (50 if whole_model else 5)
+    args.txt_tokens = args.txt_tokens or txt_tokens(name)
+    model, base = random_flux(params.replace(depth=blocks[0], depth_single_blocks=blocks[1]), device, DTYPES[dtype]), None
     nbytes = sum(p.nbytes for p in model.parameters())
-    title = f"{args.model} ({args.blocks[0]} + {args.blocks[1]} blocks, {nbytes / 2**30:.2f} GiB), {args.width}x{args.height}, {args.dtype}"
-    if args.warm_up:
-        sample(model, ToCa(2, 0.1), 5, args)
-    for name in dict.fromkeys(["none", *args.runs]):
-        method, steps = METHODS.get(name, METHODS["none"]), PLAIN.get(name, args.steps)
-        run, blocks = sample(model, method, steps, args)
-        result = dict(model=args.model, blocks=args.blocks, width=args.width, height=args.height, txt_tokens=args.txt_tokens)
-        result |= dict(dtype=args.dtype, batch=args.batch, method=name, weight_bytes=nbytes, modulation_seconds=run["before"])
-        result |= result_of(run, method, args.batch, DTYPES[args.dtype].itemsize, base)
-        result["by_block"] = block_rows(run["plan"], blocks)
-        print_result(f"{title}, {name}", result, base)
+    title = f"{name} ({blocks[0]} + {blocks[1]} blocks, {nbytes / 2**30:.2f} GiB), {args.width}x{args.height}, {dtype}"
+    if whole_model if args.warm_up is None else args.warm_up:
+        sample(model, ToCa(2, 0.1), 5, batch, args)
+    for run_name in dict.fromkeys(["none", *(args.methods or ([*METHODS, *PLAIN] if whole_model else ["toca4-01"]))]):
+        method = METHODS.get(run_name, METHODS["none"])
+        run, seconds = sample(model, method, PLAIN.get(run_name, steps), batch, args)
+        result = dict(model=name, blocks=blocks, width=args.width, height=args.height, txt_tokens=args.txt_tokens)
+        result |= dict(dtype=dtype, batch=batch, method=run_name, weight_bytes=nbytes, modulation_seconds=run["before"])
+        result |= result_of(run, method, batch, DTYPES[dtype].itemsize, base)
+        result["by_block"] = block_rows(run["plan"], seconds)
+        print_result(f"{title}, {run_name}", result, base)
         base = base or result
         for row in result["by_block"]:
             shares = f"{row['time_share']:7.1%} of a full step's time, {row['flops_share']:6.1%} of its FLOPs"
@@ -150,41 +156,25 @@ def bench(args: argparse.Namespace, device: torch.device) -> Iterator[Result]:
         yield result
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="toca bench flux", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", choices=CONFIGS, default="flux-dev")
-    p.add_argument("--blocks", nargs=2, type=int, metavar=("DOUBLE", "SINGLE"), default=None, help="default: 1 1; on CUDA all")
-    p.add_argument("--runs", nargs="+", choices=(*METHODS, *PLAIN), default=None, help="default: toca4-01; on CUDA all")
-    p.add_argument("--steps", type=int, default=None, help="default: 5; on CUDA 50")
-    p.add_argument("--width", type=int, default=1024)
-    p.add_argument("--height", type=int, default=1024)
-    p.add_argument("--txt_tokens", type=int, default=None, help="default: the model's")
-    p.add_argument("--batch", type=int, default=1)
-    p.add_argument("--dtype", choices=DTYPES, default="bf16")
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+def parser() -> Parser:
+    p = Parser(prog="toca bench flux-dev", description=__doc__)
+    p.add_argument("--model", nargs="+", choices=CONFIGS, default=["flux-dev"])
+    p.add_argument("--blocks", nargs=2, type=whole(1, MOST_BLOCKS), metavar=("DOUBLE", "SINGLE"), help="default: 1 1; on CUDA all")
+    p.add_argument("--steps", type=STEPS, default=None, help="default: 5; on CUDA 50")
+    p.add_argument("--width", type=SIDE, default=1024)
+    p.add_argument("--height", type=SIDE, default=1024)
+    p.add_argument("--txt_tokens", type=whole(1, LONGEST_TEXT), default=None, help="default: the model's")
     p.add_argument("--warm_up", action=argparse.BooleanOptionalAction, default=None, help="a short run first; default: on CUDA")
-    p.add_argument("--output", default=None, help="result file (default: benchmarks/DATE-DEVICE.json in the fork's folder)")
+    add_flags(p, {**METHODS, **dict.fromkeys(PLAIN, METHODS["none"])})
+    p.add_argument("--runs", dest="methods", nargs="+", choices=(*METHODS, *PLAIN), help="the same as --methods")
+    p.set_defaults(dtype=["bf16"], methods=None)  # toca4-01; on CUDA all
     return p
 
 
-@program_errors()
+@program_errors(after="finished runs are in the result file")
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    device, params = torch.device(args.device), CONFIGS[args.model]
-    whole = device.type == "cuda"
-    args.blocks = args.blocks or ([params.depth, params.depth_single_blocks] if whole else [1, 1])
-    args.runs = args.runs or ([*METHODS, *PLAIN] if whole else ["toca4-01"])
-    args.steps = (50 if whole else 5) if args.steps is None else args.steps
-    args.warm_up = whole if args.warm_up is None else args.warm_up
-    args.txt_tokens = args.txt_tokens or txt_tokens(args.model)
-    image_tokens(args.width, args.height)
-    if min(*args.blocks, args.steps, args.batch, args.txt_tokens) < 1:
-        raise ValueError("--blocks, --steps, --batch and --txt_tokens must be at least 1")
-    reproducible_matmuls()  # as the sampling programs
-    report = Report(args, Path(__file__).parent / "benchmarks")
-    for result in bench(args, device):
-        report.add([result])
-    print(f"\n{report.path}")
+    run_all(args, HOME / "benchmarks", args.model, bench)
 
 
 if __name__ == "__main__":
