@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from flux import evaluate_mini, mini, train_mini
 from flux.model import Flux
 from flux.modules.conditioner import HFEmbedder
-from flux.sampling import pack
+from flux.sampler import pack, prepare
 from flux.util import load_clip, load_t5
 from toca.loading.weights import load_state_dict
 from toca.methods import ToCa
@@ -90,7 +90,7 @@ def test_training_and_sampling_mean_the_same_call(model, folder):
     """The training model's velocity is that of the loaded networks, called as `denoise` calls them."""
     flux, t5, clip = mini.load(folder)
     x, t = torch.randn(2, 3, 32, 32), torch.tensor([0.3, 0.9])
-    inputs = evaluate_mini.prepare(t5, clip, x, CAPTIONS[:2])
+    inputs = prepare(t5, clip, x, CAPTIONS[:2])
     there = flux(inputs["img"], inputs["img_ids"], inputs["txt"], inputs["txt_ids"], t, inputs["vec"])
     torch.testing.assert_close(model(x, t, model.tokenize(CAPTIONS[:2])), there, rtol=1e-3, atol=3e-4)
 

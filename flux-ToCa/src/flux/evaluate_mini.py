@@ -15,7 +15,7 @@ import torch
 from flux import mini
 from flux.model import Flux
 from flux.modules.conditioner import HFEmbedder
-from flux.sampling import denoise, get_schedule, prepare, unpack
+from flux.sampler import denoise, get_schedule, prepare, unpack
 from toca.cli.flags import Parser, number, whole
 from toca.methods import Method
 from toca.runs.pictures import to_uint8

@@ -16,10 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from flux.model import Flux, FluxParams
+from flux.model import Flux
 from flux.modules.conditioner import CLIP_LENGTH, HFEmbedder
-from flux.sampling import image_ids
-from toca.loading.weights import load_into, load_state_dict
+from flux.sampler import image_ids
+from flux.spec import FluxParams
+from flux.weights import reader
+from toca.loading.weights import load_into
 from toca.runs.files import atomic_path
 from toca.training.world import CHANNELS, LETTERS, SIZE, T5_WIDTH, TEXT_TOKENS, padded, t5_encoder, t5_tokenizer, words
 
@@ -117,7 +119,7 @@ class Mini(nn.Module):
 
 
 def patches(x: Tensor, patch: int) -> Tensor:
-    """(B, C, H, W) to tokens (B, H W / patch^2, C patch^2), in the order of `flux.sampling.pack`."""
+    """(B, C, H, W) to tokens (B, H W / patch^2, C patch^2), in the order of `flux.sampler.pack`."""
     return rearrange(x, "b c (h ph) (w pw) -> b (h w) (c ph pw)", ph=patch, pw=patch)
 
 
@@ -148,7 +150,7 @@ def save(model: Mini, folder: Path, dtype: torch.dtype = torch.float16) -> Path:
 
 def load(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Flux, HFEmbedder, HFEmbedder]:
     """Transformer, T5 and CLIP of a folder, strictly. Raises ValueError or OSError if it lacks something."""
-    state = {name: value.to(device, dtype) for name, value in load_state_dict(folder / WEIGHTS).items()}
+    state = reader(torch.device(device), dtype)(folder / WEIGHTS)
     guided = "guidance_in.in_layer.weight" in state
     with torch.device("meta"):
         flux = Flux(PARAMS.replace(guidance_embed=guided))

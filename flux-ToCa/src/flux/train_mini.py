@@ -88,9 +88,7 @@ class Flow:
 
 def parser() -> argparse.ArgumentParser:
     p = program.parser(__doc__, bf16=True, cooldown=0.3)
-    p.add_argument(
-        "--distil", default=None, help="checkpoint of a model without guidance: learn its guided velocity, from its weights on"
-    )
+    p.add_argument("--distil", default=None, help="checkpoint of a model without guidance: learn its guided velocity, from its weights on")
     p.add_argument("--patch", type=int, choices=(2, 4), default=mini.PATCH, help="4: a coarse start, on a quarter of the tokens")
     p.add_argument("--window", type=int, default=0, help="show the network a part of the picture, so many patches wide; 0: all of it")
     p.add_argument("--timestep-mean", type=float, default=0.6, help="above 0: more of the noisy end (default 0.6)")
