@@ -1,46 +1,24 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from captioner import Captioner, loss_of
 
-from toca.loading.weights import load_state_dict
+from toca.loading.weights import load_checkpoint, load_state_dict
+from toca.testing.programs import run
 from toca.training import disk, program
-from toca.training.loop import Loss
 from toca.training.program import Draws
-from toca.training.world import Pool, padded, t5_tokenizer
+from toca.training.world import Pool
 
 CPU = torch.device("cpu")
-TOKENIZER = t5_tokenizer()
-
-
-class Captioner(torch.nn.Module):
-    """Guesses the mean colour of a picture from its caption."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding, self.out = torch.nn.Embedding(len(TOKENIZER), 8), torch.nn.Linear(8, 3)
-
-    def tokenize(self, captions):
-        return padded(TOKENIZER, captions)
-
-    def hidden_matrices(self):
-        return [self.out.weight]
-
-    def forward(self, tokens):
-        return self.out(self.embedding(tokens).mean(dim=1))
-
-
-def loss_of(model: Captioner, draws: Draws) -> Loss:
-    def loss(network, step):
-        x, tokens = draws(step)
-        return (network(tokens) - x.mean(dim=(2, 3))).square().mean()
-
-    return loss
+SHARED = ["--device", "cpu", "--batch", "4", "--pool", "16", "--drop", "0"]
 
 
 def args(folder, *flags):
-    return program.parser("", steps=6).parse_args(["--output", str(folder), "--device", "cpu", "--batch", "4", "--pool", "16", *flags])
+    return program.parser("", steps=6).parse_args(["--output", str(folder), *SHARED, *flags])
 
 
 def test_a_run_from_the_flags_on(tmp_path, capsys):
@@ -65,11 +43,25 @@ def draws(**options) -> Draws:
 
 
 def test_left_out_captions_are_the_empty_one():
-    assert (draws(drop=1.0)(0)[1] == draws().empty).all()
-    assert (draws(drop=0.0)(0)[1] != draws().empty).any(dim=1).all()
+    assert (draws(drop=1.0)(0)[1] == draws().pool.empty).all()
+    assert (draws(drop=0.0)(0)[1] != draws().pool.empty).any(dim=1).all()
 
 
 def test_processes_share_a_batch():
     whole = draws(batch=8)(2)[0]
     parts = [draws(batch=4, rank=rank, world=2)(2)[0] for rank in (0, 1)]
     assert np.array_equal(torch.cat(parts), whole)
+
+
+def test_two_processes_learn_what_one_does_and_resume(tmp_path):
+    """Nothing is drawn at random here, so that the mean of two halves of a batch is the whole batch's."""
+    average = program.run(args(tmp_path / "one", "--steps", "8"), Captioner, loss_of)
+    for steps, more in (("4", ()), ("8", ("--resume",))):
+        flags = ["--output", str(tmp_path / "two"), *SHARED, "--steps", steps, *more]
+        done = run(Path(__file__).with_name("captioner.py"), *flags, processes=2)
+        assert done.returncode == 0, done.stderr
+    state = load_checkpoint(disk.newest(tmp_path / "two"))
+    assert state["step"] == 8
+    for name, value in average.state_dict().items():
+        torch.testing.assert_close(state["ema"][name], value, msg=name)
+    assert len((tmp_path / "two" / "log.jsonl").read_text().splitlines()) == 2

@@ -39,7 +39,6 @@ class Draws:
 
     batch: pictures of this process.
     drop: share of pictures whose caption is left out.
-    empty: tokens (1, ...) of the empty caption.
     """
 
     pool: Pool
@@ -49,16 +48,12 @@ class Draws:
     rank: int = 0
     world: int = 1
 
-    @property
-    def empty(self) -> Tensor:
-        return self.pool.tokenize([""]).to(self.device)
-
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, 32, 32) in [-1, 1] and tokens (B, ...), on the device; which captions are left out is torch's to draw."""
         first = (step * self.world + self.rank) * self.batch
         x, tokens = (value.to(self.device) for value in self.pool.batch(np.arange(first, first + self.batch)))
         left_out = (torch.rand(self.batch) < self.drop).to(self.device)
-        return x, torch.where(left_out.reshape(-1, *[1] * (tokens.ndim - 1)), self.empty, tokens)
+        return x, torch.where(left_out.reshape(-1, *[1] * (tokens.ndim - 1)), self.pool.empty.to(self.device), tokens)
 
 
 def parser(description: str | None, **defaults: object) -> argparse.ArgumentParser:

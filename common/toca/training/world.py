@@ -54,14 +54,15 @@ class Pool:
     """`size` captioned pictures, each drawn when it is first asked for, from its number alone; later epochs see them again.
 
     tokenize: what becomes of a caption.
+    empty: tokens (1, ...) of the empty caption.
     kinds: of scenes, see `shapeworld.KINDS`.
     """
 
     def __init__(self, tokenize: Tokenize, size: int, kinds: Sequence[str], seed: int) -> None:
         self.tokenize, self.size, self.kinds, self.seed = tokenize, size, tuple(kinds), seed
         self.pictures = np.zeros((size, SIZE, SIZE, 3), np.uint8)
-        empty = tokenize([""])
-        self.tokens = empty.new_zeros(size, *empty.shape[1:])
+        self.empty = tokenize([""])
+        self.tokens = self.empty.new_zeros(size, *self.empty.shape[1:])
         self.drawn = np.zeros(size, bool)
 
     def fill(self, workers: int) -> None:

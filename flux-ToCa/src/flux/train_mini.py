@@ -72,8 +72,9 @@ class Flow:
         u the teacher's velocities with and without the caption (Meng et al. 2023)."""
         x, t, _, tokens = self.draw(step)
         w = torch.empty(len(x)).uniform_(*GUIDANCE).to(x.device)
+        nothing = self.draws.pool.empty.to(x.device).expand_as(tokens)
         with torch.no_grad():
-            c, u = teacher(x, t, tokens).float(), teacher(x, t, self.draws.empty.expand_as(tokens)).float()
+            c, u = teacher(x, t, tokens).float(), teacher(x, t, nothing).float()
         return F.mse_loss(network(x, t, tokens, w).float(), u + w[:, None, None] * (c - u))
 
     def _window(self, device: torch.device) -> Tensor | None:
