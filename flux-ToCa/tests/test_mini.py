@@ -78,6 +78,13 @@ def test_the_folder_loads_strictly(model, folder, tmp_path):
         mini.load(tmp_path)
 
 
+def test_training_goes_on_from_a_folder(model, folder):
+    state = mini.read(folder)
+    other = mini.Mini()
+    other.load_state_dict(state)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+
+
 def test_what_is_kept_in_half_precision_fits_the_repository(model, tmp_path):
     mini.save(model, tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 16e6

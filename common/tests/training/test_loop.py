@@ -106,7 +106,7 @@ def test_a_warm_start_takes_what_fits(tmp_path):
     other = nn.Sequential(nn.Linear(6, 16), nn.SiLU(), nn.Linear(16, 16), nn.SiLU(), nn.Linear(16, 3))
     first = other[4].weight.clone()
     path = disk.newest(tmp_path).with_suffix(".safetensors")
-    assert disk.warm_start(other, path).endswith("4 of 6 tensors")
+    assert disk.warm_start(other, load_state_dict(path)) == "4 of 6 tensors"
     assert torch.equal(other[0].weight, load_state_dict(path)["0.weight"]) and torch.equal(other[4].weight, first)
 
 

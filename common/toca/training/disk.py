@@ -13,7 +13,8 @@ import torch.nn as nn
 from safetensors.torch import save_file
 from torch import Tensor
 
-from toca.loading.weights import load_checkpoint, load_into, load_state_dict
+from toca.console import announce
+from toca.loading.weights import load_checkpoint, load_into
 from toca.runs.files import atomic_path
 
 Optimisers = Sequence[torch.optim.Optimizer]
@@ -54,12 +55,12 @@ def resume(path: Path, model: nn.Module, ema: nn.Module, opts: Optimisers) -> in
     return state["step"]
 
 
-def warm_start(model: nn.Module, path: str | Path) -> str:
-    """Take every tensor of a checkpoint whose name and shape fit, and say so in words: blocks outlive a change of the patch size."""
+def warm_start(model: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """Take every tensor whose name and shape fit, and say in words how many: blocks outlive a change of the patch size."""
     own = model.state_dict()
-    fitting = {name: value for name, value in load_state_dict(path).items() if name in own and value.shape == own[name].shape}
+    fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
     model.load_state_dict(own | fitting)
-    return f"warm start from {path}: {len(fitting)} of {len(own)} tensors"
+    return f"{len(fitting)} of {len(own)} tensors"
 
 
 class Log:
@@ -76,7 +77,7 @@ class Log:
         steps, seconds = step - self.step, time.monotonic() - self.started
         rate = steps * self.items_per_step / seconds
         line = json.dumps(dict(step=step, loss=round(loss.item() / steps, 5), lr=round(lr, 7), images_per_second=round(rate, 2)))
-        print(line, flush=True)
+        announce(line)
         with open(self.path, "a") as file:
             file.write(line + "\n")
         self.step, self.started = step, time.monotonic()

@@ -14,6 +14,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from toca.console import announce
 from toca.runs.files import remove_parts
 from toca.runs.seeds import item_seed
 from toca.training import disk
@@ -83,8 +84,7 @@ def train(
         if rank == 0 and (ended or time.monotonic() - saved > 60 * settings.save_minutes):
             disk.save(folder, step, model, ema, opts, note or {}, settings.keep)
             saved = time.monotonic()
-    if rank == 0:
-        print(f"{step - first} steps, {(step - first) * settings.batch} items, {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+    announce(f"{step - first} steps, {(step - first) * settings.batch} items, {(time.monotonic() - started) / 60:.1f} minutes")
     return ema
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -14,6 +14,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from toca import shapeworld
+from toca.console import announce
+from toca.loading.weights import load_state_dict
 from toca.runs.processes import process_group
 from toca.runs.programs import device_from
 from toca.training import disk
@@ -61,7 +63,7 @@ def parser(description: str | None, **defaults: object) -> argparse.ArgumentPars
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--output", type=Path, required=True, help="folder of the run")
     p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --output")
-    p.add_argument("--init", default=None, help="checkpoint whose fitting tensors start the model (ignored when resuming)")
+    p.add_argument("--init", default=None, help="weights whose fitting tensors start the model (ignored when resuming)")
     kinds = list(shapeworld.KINDS)
     p.add_argument("--kinds", nargs="+", choices=kinds, default=kinds, help="of scenes, in equal shares unless repeated")
     p.add_argument("--pool", type=int, default=60_000, help="different pictures (default 60000)")
@@ -72,10 +74,16 @@ def parser(description: str | None, **defaults: object) -> argparse.ArgumentPars
     return p
 
 
-def run(args: argparse.Namespace, build: Callable[[], Model], loss_of: Callable[[Model, Draws], Loss]) -> Model | None:
+def run(
+    args: argparse.Namespace,
+    build: Callable[[], Model],
+    loss_of: Callable[[Model, Draws], Loss],
+    read: Callable[[str], Mapping[str, Tensor]] = load_state_dict,
+) -> Model | None:
     """Train what `build` makes, and return the average of its weights on the first process, None on the others.
 
-    build: a model of `Trained`. loss_of: its loss on batches. Raises ValueError on flags that make no sense.
+    build: a model of `Trained`. loss_of: its loss on batches. read: the tensors of what --init names.
+    Raises ValueError on flags that make no sense.
     """
     settings = Settings.from_args(args)
     for name, low, high in (("pool", 1, 10**7), ("workers", 0, 1024), ("drop", 0, 1)):
@@ -88,14 +96,13 @@ def run(args: argparse.Namespace, build: Callable[[], Model], loss_of: Callable[
         torch.manual_seed(settings.seed)
         model = build().to(device)
         if args.init and not args.resume:
-            print(disk.warm_start(model, args.init), flush=True)
+            announce(f"warm start from {args.init}: {disk.warm_start(model, read(args.init))}")
         pool = Pool(model.tokenize, args.pool, args.kinds, settings.seed)
         if args.workers:
             pool.fill(args.workers)
         loss = loss_of(model, Draws(pool, settings.batch // world, args.drop, device, rank, world))
         note = {name: value if isinstance(value, int | float | str | list) else str(value) for name, value in vars(args).items()}
-        if rank == 0:
-            print(f"{sum(p.numel() for p in model.parameters()):,} parameters, into {args.output}", flush=True)
+        announce(f"{sum(p.numel() for p in model.parameters()):,} parameters, into {args.output}")
         opts = optimisers(model, model.hidden_matrices(), settings.lr)
         ema = train(model, loss, opts, settings, args.output, resume=args.resume, note=note, rank=rank, world=world)
         return ema if rank == 0 else None

@@ -21,7 +21,7 @@ from flux.modules.conditioner import CLIP_LENGTH, HFEmbedder
 from flux.sampler import image_ids
 from flux.spec import FluxParams
 from flux.weights import reader
-from toca.loading.weights import load_into
+from toca.loading.weights import load_into, load_state_dict
 from toca.runs.files import atomic_path
 from toca.training.world import CHANNELS, LETTERS, SIZE, T5_WIDTH, TEXT_TOKENS, padded, t5_encoder, t5_tokenizer, words
 
@@ -146,6 +146,16 @@ def save(model: Mini, folder: Path, dtype: torch.dtype = torch.float16) -> Path:
         encoder.to(dtype).save_pretrained(folder / name)
         encoder.float()
     return folder
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a `Mini`, from a checkpoint of its training or from a folder that `save` wrote."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return load_state_dict(folder)
+    files = {"flux": folder / WEIGHTS, "t5": folder / T5 / "model.safetensors", "clip": folder / CLIP / "model.safetensors"}
+    state = {f"{part}.{name}": value for part, file in files.items() for name, value in load_state_dict(file).items()}
+    return state | {"t5.encoder.embed_tokens.weight": state["t5.shared.weight"]}  # one tensor under two names
 
 
 def load(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Flux, HFEmbedder, HFEmbedder]:

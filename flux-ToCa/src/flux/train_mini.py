@@ -5,7 +5,7 @@
     python -m flux.train_mini --output DIR/fine --minutes 60 --resume
     python -m flux.train_mini --output DIR/guided --minutes 10 --distil DIR/fine/checkpoints/0009000.safetensors
 
-The averaged weights of a run with patch 2 end up in --output as FLUX's programs read them.
+The averaged weights of a run with patch 2 end up in --output as FLUX's programs read them; --init and --distil take such a folder, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flux import mini
-from toca.loading.weights import load_into, load_state_dict
+from toca.loading.weights import load_into
 from toca.runs.programs import program_errors
 from toca.training import program
 from toca.training.loop import Loss
@@ -89,7 +89,7 @@ class Flow:
 
 def parser() -> argparse.ArgumentParser:
     p = program.parser(__doc__, bf16=True, cooldown=0.3)
-    p.add_argument("--distil", default=None, help="checkpoint of a model without guidance: learn its guided velocity, from its weights on")
+    p.add_argument("--distil", default=None, help="weights of a model without guidance: learn its guided velocity, from them on")
     p.add_argument("--patch", type=int, choices=(2, 4), default=mini.PATCH, help="4: a coarse start, on a quarter of the tokens")
     p.add_argument("--window", type=int, default=0, help="show the network a part of the picture, so many patches wide; 0: all of it")
     p.add_argument("--timestep-mean", type=float, default=0.6, help="above 0: more of the noisy end (default 0.6)")
@@ -108,9 +108,9 @@ def check(args: argparse.Namespace) -> None:
 
 
 def teacher_from(path: str) -> mini.Mini:
-    """A model without guidance from a checkpoint's averaged weights. Raises ValueError if they do not fit."""
+    """A model without guidance. Raises ValueError if the weights do not fit."""
     teacher = mini.Mini()
-    load_into(teacher, load_state_dict(path), path)
+    load_into(teacher, mini.read(path), path)
     return teacher.requires_grad_(False).eval()
 
 
@@ -126,7 +126,7 @@ def main(args: argparse.Namespace) -> None:
 
     if args.distil:
         args.init, args.drop = args.distil, 0.0
-    average = program.run(args, lambda: mini.Mini(params), loss_of)
+    average = program.run(args, lambda: mini.Mini(params), loss_of, mini.read)
     if average is not None and args.patch == mini.PATCH:
         mini.save(average, args.output)
 
