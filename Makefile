@@ -1,6 +1,6 @@
 # make sample   DiT-ToCa's main job on the embedded model: a picture and a table
 # make test     lint and all tests
-# make lint     ruff and mypy
+# make lint     ruff, its formatter and mypy
 # make docs     the documentation, into site/
 # All set up a virtual environment first, once. PYTHON (3.11 or newer) and VENV may be given.
 
@@ -21,6 +21,7 @@ test: lint
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check $(PACKAGES)
+	$(BIN)/ruff format --check --quiet $(PACKAGES)
 	$(BIN)/mypy
 
 docs: $(VENV)/.ready

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dit.flags import demo_parser
+from toca.console import interruptible
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -19,4 +20,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

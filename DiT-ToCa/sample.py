@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dit.flags import parse, sample_parser
+from toca.console import interruptible
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,4 +21,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dit.flags import parse, sample_ddp_parser
+from toca.console import interruptible
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,4 +22,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

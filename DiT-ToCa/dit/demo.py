@@ -29,7 +29,8 @@ from toca.metrics.distance import psnr, ssim
 from toca.planning.flops import total_flops
 from toca.runs.clock import Stopwatch
 from toca.runs.files import atomic_path
-from toca.runs.pictures import to_uint8
+from toca.runs.outputs import check_file
+from toca.runs.pictures import check_finite, check_picture, to_uint8
 from toca.runs.programs import program_errors
 from toca.runs.seeds import item_generators
 
@@ -75,7 +76,8 @@ class Comparison:
 
     def run(self, name: str, sampler: Sampler) -> Result:
         samples, seconds = min((self._timed(sampler) for _ in range(self.repeats)), key=lambda run: run[1])
-        pictures = np.concatenate([to_uint8(self.decode(part.float())) for part in samples.split(self.batch)])
+        check_finite(samples, f"the latents of {name}")
+        pictures = np.concatenate([to_uint8(self.decode(part)) for part in samples.float().split(self.batch)])
         plan, first = sampler.plan, next(iter(self.results.values()), None)
         gflops = total_flops(plan, "matmul", 2 if sampler.guided else 1) / 1e9
         self.results[name] = Result(
@@ -153,6 +155,11 @@ def save_picture(results: Sequence[Result], pictures: Sequence[np.ndarray], name
 @program_errors()
 def demonstrate(args: argparse.Namespace) -> None:
     """demo.py."""
+    check_picture(Path(args.output), "--output")
+    if args.json:
+        check_file(Path(args.json), "--json")
+    if args.json and Path(args.json).resolve() == Path(args.output).resolve():
+        raise ValueError(f"--json {args.json} would overwrite --output")
     classes = config_from(args).num_classes
     labels = tuple(index * 7 % classes for index in range(args.images))  # neighbours differ in shape and colour
     settings = RunSettings.from_args(args, labels)

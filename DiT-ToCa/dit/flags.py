@@ -10,7 +10,7 @@ from typing import Any
 
 from dit.spec import CONFIGS, DiTConfig, dit_spec
 from toca.cli import flags
-from toca.cli.flags import LARGEST_SEED, MOST_IMAGES, MOST_PIXELS, MOST_STEPS, Parser, method_from, number, whole
+from toca.cli.flags import LARGEST_SEED, MOST_IMAGES, MOST_PIXELS, MOST_STEPS, Parser, check_used, method_from, number, whole
 from toca.planning.memory import DTYPES
 from toca.planning.method import Method
 from toca.planning.run import PlannedRun
@@ -38,6 +38,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-classes", type=whole(1, MOST_CLASSES), default=None, help="default: the model's own (1000; DiT-mini 20)")
     parser.add_argument("--num-sampling-steps", type=whole(1, MOST_STEPS), default=250)
     parser.add_argument("--ddim-sample", action=argparse.BooleanOptionalAction, default=False, help="DDIM instead of DDPM")
+    flags.add_solver_flags(parser)
     parser.add_argument("--cfg-scale", type=number(1, MOST_GUIDANCE), default=1.5, help="classifier-free guidance; 1 samples without")
 
 
@@ -45,7 +46,7 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """The caching method and its settings, by upstream's names."""
     spec = dit_spec(CONFIGS["DiT-mini"])
     group = flags.add_method_flags(parser, presets, spec, "-", fresh_threshold=4, fresh_ratio=0.07, max_order=4)
-    group.add_argument("--interval", type=int, default=4, help="cycle length of taylorseer")
+    group.add_argument("--interval", type=whole(1, MOST_STEPS), default=4, help="cycle length of taylorseer")
 
 
 def add_pipeline_flags(parser: argparse.ArgumentParser, vae: str) -> None:
@@ -113,8 +114,16 @@ def download_parser(description: str | None = None) -> Parser:
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse flags, with those of a preset as defaults."""
-    return parse_with_preset(parser, presets, argv)
+    """Parse flags, with those of a preset as defaults; settings of other methods than the chosen one are refused."""
+    args = parse_with_preset(parser, presets, argv)
+    check_used(parser, args, argv)
+    unset = object()
+    given = parser.parse_args(argv, argparse.Namespace(interval=unset, fresh_threshold=unset))
+    if args.method == "taylorseer" and given.fresh_threshold is not unset:
+        parser.error("argument --fresh-threshold: the cycle length of taylorseer is --interval")
+    if args.method != "taylorseer" and given.interval is not unset:
+        parser.error(f"argument --interval: --method {args.method} has no such setting; it is of taylorseer")
+    return args
 
 
 def image_size(args: argparse.Namespace) -> int:
@@ -153,9 +162,13 @@ def planning_parser() -> Parser:
 
 def planned_run(args: argparse.Namespace) -> PlannedRun:
     """Raises ValueError on flags that make no sense."""
+    solver = flags.solver_from(args)
+    if solver and args.ddim_sample:
+        raise ValueError(f"--ddim-sample and --solver {args.solver} are two samplers: give one of them")
+    sampler = f"{solver[0]} ({solver[1]})" if solver else "DDIM" if args.ddim_sample else "DDPM"
     return PlannedRun(
-        title=f"{args.model}, {'DDIM' if args.ddim_sample else 'DDPM'}-{args.num_sampling_steps}",
-        spec=dit_spec(config_from(args), "ddim" if args.ddim_sample else "ddpm"),
+        title=f"{args.model}, {sampler}-{args.num_sampling_steps}",
+        spec=dit_spec(config_from(args), "ddim" if args.ddim_sample or solver else "ddpm"),
         method=method_from(args),
         num_steps=args.num_sampling_steps,
         rows_per_image=1 if args.cfg_scale == 1 else 2,
@@ -179,6 +192,7 @@ class RunSettings:
     batch: pictures sampled together by one process.
     seed: of all pictures.
     ddim: DDIM instead of DDPM.
+    solver: (solver, grid) in place of both.
     eta: noise of DDIM.
     cfg_scale: guidance, 1 for none.
     guide_all_channels: guide every noise channel, not the first three alone.
@@ -201,6 +215,7 @@ class RunSettings:
     batch: int
     seed: int
     ddim: bool
+    solver: tuple[str, str] | None
     eta: float
     cfg_scale: float
     guide_all_channels: bool
@@ -215,31 +230,40 @@ class RunSettings:
     @classmethod
     def from_args(cls, args: argparse.Namespace, labels: tuple[int, ...] | None = None) -> RunSettings:
         """Of the flags, and the classes asked for. Raises ValueError that names the flag, or OSError, before anything is loaded."""
-        from dit.weights import checkpoint_path
+        from dit import weights
         from toca.runs.programs import device_from
 
-        run, config = planned_run(args), config_from(args)
+        run, config, guided, resizes = planned_run(args), config_from(args), args.cfg_scale != 1, args.image_size is not None
         _ = run.plan
         if args.eta and not args.ddim_sample:
             raise ValueError(f"--eta needs --ddim-sample, got {args.eta}")
+        if args.upstream_stream and args.solver:
+            raise ValueError("--upstream-stream draws as the published samplers do: leave --solver out")
+        if args.guide_all_channels and not guided:
+            raise ValueError("--guide-all-channels needs guidance, and --cfg-scale 1 samples without")
+        vae, device = vae_name(args.vae, config.in_channels, args.default_vae), device_from(args.device)
+        checkpoint = weights.checkpoint_path(args.model, image_size(args), args.ckpt)
+        config = weights.check_checkpoint(checkpoint, config, resizes, guided)
+        weights.check_vae(vae)
         return cls(
             run=run,
             model=args.model,
             config=config,
             image_size=image_size(args),
-            resizes=args.image_size is not None,
+            resizes=resizes,
             labels=labels,
             num_images=args.num_images if labels is None else len(labels),
             batch=args.batch if labels is None else len(labels),
             seed=args.seed,
             ddim=args.ddim_sample,
+            solver=flags.solver_from(args),
             eta=args.eta,
             cfg_scale=args.cfg_scale,
             guide_all_channels=args.guide_all_channels,
             upstream_stream=args.upstream_stream,
-            vae=vae_name(args.vae, config.in_channels, args.default_vae),
-            device=str(device_from(args.device)),
-            checkpoint=checkpoint_path(args.model, image_size(args), args.ckpt),
+            vae=vae,
+            device=str(device),
+            checkpoint=checkpoint,
             ckpt=args.ckpt,
             dtype=args.dtype,
             tf32=args.tf32,
@@ -251,24 +275,27 @@ class RunSettings:
 
     def pictures(self, processes: int = 1) -> dict[str, Any]:
         """Everything that decides the pictures; how they are spread over batches and processes does only with upstream's stream."""
-        from toca.loading.weights import fingerprint
+        from dit.weights import vae_source
+        from toca.loading.weights import identity
 
+        kind = self.device.partition(":")[0]
         return {
-            **(dict(batch=self.batch, processes=processes) if self.upstream_stream else {}),
+            **(dict(batch=self.batch, processes=processes, device=kind) if self.upstream_stream else {}),
             "model": self.model,
             "image_size": self.image_size,
             "num_classes": self.config.num_classes,
             "num_images": self.num_images,
             "seed": self.seed,
             "ddim": self.ddim,
+            "solver": self.solver,
             "num_steps": self.run.num_steps,
             "eta": self.eta,
             "cfg_scale": self.cfg_scale,
             "guide_all_channels": self.guide_all_channels,
             "method": {"name": self.run.method.name, **asdict(self.run.method)},
             "upstream_stream": self.upstream_stream,
-            "checkpoint": {"name": self.checkpoint.name, "fingerprint": fingerprint(self.checkpoint)},
-            "vae": self.vae,
+            "checkpoint": {"name": self.checkpoint.name, "fingerprint": identity(self.checkpoint)},
+            "vae": {"name": self.vae, "fingerprint": None if self.vae == "none" else identity(vae_source(self.vae)[0])},
             "dtype": self.dtype,
             "tf32": self.tf32,
         }
@@ -277,7 +304,8 @@ class RunSettings:
         """Upstream's folder name, with the sampler in it, so that DDIM and DDPM runs do not overwrite each other."""
         method, ckpt = self.run.method, Path(self.ckpt).stem if self.ckpt else "pretrained"
         name = f"{self.model.replace('/', '-')}-{ckpt}-size-{self.image_size}-vae-{Path(self.vae).name}-cfg-{self.cfg_scale}"
-        name += f"-seed-{self.seed}-{'ddim' if self.ddim else 'ddpm'}-step-{self.run.num_steps}-num-{self.num_images}"
+        sampler = "-".join(self.solver) if self.solver else "ddim" if self.ddim else "ddpm"
+        name += f"-seed-{self.seed}-{sampler}-step-{self.run.num_steps}-num-{self.num_images}"
         return "-".join(filter(None, [UPSTREAM_LABELS.get(method.name, method.label), name, *named_settings(method)]))
 
 
@@ -285,7 +313,9 @@ def named_settings(method: Method) -> list[str]:
     """What a folder's name says of a method's settings, in upstream's order."""
     named = [flag for flag in method.flags if flag.in_name]
     named.sort(key=lambda flag: UPSTREAM_ORDER.index(flag.name) if flag.name in UPSTREAM_ORDER else len(UPSTREAM_ORDER))
-    return [("softweight-" if flag.name == "soft_fresh_weight" else "") + str(getattr(method, flag.field)) for flag in named]
+    values = [getattr(method, flag.field) for flag in named]
+    texts = [".".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values]
+    return [f"softweight-{text}" if flag.name == "soft_fresh_weight" else text for flag, text in zip(named, texts)]
 
 
 def class_labels(args: argparse.Namespace) -> tuple[int, ...]:

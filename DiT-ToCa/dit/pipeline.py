@@ -14,6 +14,7 @@ from dit.upstream_stream import UpstreamStream
 from dit.weights import load_decoder, load_model
 from toca.diffusion import create_diffusion
 from toca.loading.autoencoder import Decoder
+from toca.runs.pictures import check_finite
 from toca.runs.seeds import item_generators
 
 
@@ -40,7 +41,12 @@ class Pipeline:
             classes = self.sampler.model.num_classes
             labels = [int(torch.randint(classes, (1,), generator=generator)) for generator in generators]
         y = torch.tensor(labels, device=self.sampler.device)
-        return self.decode(self.sampler.sample(y, generators, callback).float())
+        return self.decoded(self.sampler.sample(y, generators, callback))
+
+    def decoded(self, latents: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) around [-1, 1]. Raises ValueError if the latents are not finite."""
+        check_finite(latents, "the latents")
+        return self.decode(latents.float())
 
     def upstream_stream(self, seed: int, batch: int, always_guided: bool = False) -> UpstreamStream:
         return UpstreamStream(self.sampler, seed, batch, self.sampler.device, always_guided)
@@ -52,6 +58,7 @@ def make_sampler(settings: RunSettings, model: torch.nn.Module, progress: bool =
         create_diffusion(str(settings.run.num_steps)),
         settings.run.method,
         ddim=settings.ddim,
+        solver=settings.solver,
         eta=settings.eta,
         cfg_scale=settings.cfg_scale,
         guide_all_channels=settings.guide_all_channels,

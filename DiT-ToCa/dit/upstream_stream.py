@@ -20,7 +20,7 @@ class UpstreamStream:
 
     def __init__(self, sampler: Sampler, seed: int, batch: int, device: torch.device, always_guided: bool = False) -> None:
         self.sampler, self.device = sampler, device
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seed % 2**64)
         self.latents = (batch, *sampler.input_shape)
         self.rows = 2 * batch if sampler.guided or always_guided else batch
         self.iteration = 0

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from dit.flags import RunSettings, parse, sample_ddp_parser
 from toca.cli.main import main
 from toca.presets import DIT
 
@@ -156,3 +157,25 @@ def test_bench_hands_its_arguments_on(capsys: pytest.CaptureFixture[str]) -> Non
         main(["bench", "dit", "--help"])
     assert exit.value.code == 0
     assert "usage: toca bench dit" in capsys.readouterr().out
+
+
+def test_a_solver_takes_the_place_of_ddim_and_ddpm() -> None:
+    argv = ["--model", "DiT-mini", "--solver", "unipc", "--num-sampling-steps", "17", "--method", "none"]
+    settings = RunSettings.from_args(parse(sample_ddp_parser(), argv))
+    assert settings.solver == ("unipc", "karras") and settings.run.title == "DiT-mini, unipc (karras)-17"
+    assert settings.pictures()["solver"] == ("unipc", "karras") and "-unipc-karras-step-17-" in settings.folder_name()
+    assert RunSettings.from_args(parse(sample_ddp_parser(), [*argv, "--grid", "quadratic"])).solver == ("unipc", "quadratic")
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--grid", "karras"], "--grid karras needs --solver"),
+        (["--solver", "unipc", "--ddim-sample"], "--ddim-sample and --solver unipc are two samplers"),
+        (["--solver", "unipc", "--upstream-stream"], "leave --solver out"),
+        (["--solver", "unipc", "--eta", "0.5"], "--eta needs --ddim-sample"),
+    ],
+)
+def test_solvers_that_do_not_go_with_other_flags(more: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RunSettings.from_args(parse(sample_ddp_parser(), ["--model", "DiT-mini", *more]))

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import subprocess
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import LATENT, MINI8, SIXTEEN_STEPS, one_thread, random_dit, refused, run, save_dit
+from tiny import FORK, LATENT, MINI8, SIXTEEN_STEPS, one_thread, random_dit, refused, run, save_dit
 
 import sample
 from dit.flags import IMAGENET, class_labels, parse, sample_parser
 from dit.spec import CONFIGS
+from toca.testing import programs
 from toca.testing.parts import save_vae
 
 __all__ = ["one_thread"]
@@ -60,6 +63,29 @@ def test_default_labels(ckpt):
     flags = mini(ckpt)[:6]
     assert class_labels(parse(sample_parser(), flags)) == tuple(range(20))
     assert class_labels(parse(sample_parser(), [])) == IMAGENET
+
+
+def test_flops_are_told_per_image_beside_the_uncached_and_the_published_run(capsys):
+    sample.main(["--preset", "toca3-ddim50", "--class-labels", "1", "2", "--test-FLOPs"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == [
+        "matmul: 11.133 TFLOPs per image, 2.13x less than uncached (23.724)",
+        "upstream: 11.125 TFLOPs per image, 2.13x less than uncached (23.735)",
+        "published (--upstream-exact, upstream counter): 10.233 TFLOPs per image, 2.32x less than uncached (23.735)",
+    ]
+    sample.main(["--preset", "fora3-ddim50", "--test-FLOPs"])
+    assert "published" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", ["sample.py", "sample_ddp.py", "train.py", "demo.py", "download.py"])
+def test_a_program_interrupted_while_it_starts_says_so(tmp_path, program):
+    (tmp_path / "torch.py").write_text("import time; print('importing', flush=True); time.sleep(60)")
+    flags = ["--data-path", "shapeworld", "--max-steps", "1"] if program == "train.py" else []
+    line = programs.command(FORK / program, *flags)
+    process = subprocess.Popen(line, env=programs.environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("interrupted\n", "") and process.returncode == 130
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])

@@ -1,26 +1,32 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 import shutil
+import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from tiny import MINI8, one_thread, refused, run, save_dit
+from tiny import FORK, MINI8, one_thread, refused, run, save_dit
 
 import train
 from dit.model import DiT
 from dit.training import data
 from dit.training.data import ImageFolderData, Pictures, ShapeWorld, Shuffled, Split, center_crop
-from dit.training.experiment import Log
+from dit.training.experiment import Log, open_folder
 from dit.training.flags import TrainSettings, train_parser
 from dit.training.train import learning_rate, warm_start
 from toca.loading.weights import load_checkpoint, load_into, load_state_dict
+from toca.testing import programs
 
 __all__ = ["one_thread"]
 MODEL = ["--model", "DiT-mini", "--image-size", "8", "--patch-size", "4", "--device", "cpu"]
@@ -201,8 +207,94 @@ def test_what_cannot_be_resumed_is_explained(tmp_path, images):
         training(tmp_path, *SMALL, "--data-path", str(images), "--global-batch-size", "12")
 
 
+def test_a_run_with_other_settings_is_not_resumed(capsys, tmp_path, images):
+    folder = training(tmp_path / "results", *WORLD, "--max-steps", "2")
+    ckpt = folder / "checkpoints" / "0000002.pt"
+    for flags, message in (
+        (["--global-batch-size", "8"], "global_batch_size was 4, now 8"),
+        (["--global-seed", "1"], "global_seed was 0, now 1"),
+        (["--mixed-precision", "bf16"], "mixed_precision was no, now bf16"),
+        (["--timestep-sampler", "logit-normal"], "timestep_sampler was uniform, now logit-normal"),
+        (["--data-path", str(images)], "data_path was shapeworld, now"),
+        (["--init", str(ckpt)], "--init starts a new run, and --resume goes on with one"),
+    ):
+        with refused(capsys, message):
+            train.main([*WORLD, "--max-steps", "4", *flags, "--resume", str(ckpt)])
+    shutil.copy(ckpt, tmp_path / "moved.pt")
+    with refused(capsys, "lies in no folder checkpoints of a run"):
+        train.main([*WORLD, "--max-steps", "4", "--resume", str(tmp_path / "moved.pt")])
+    assert sorted(path.name for path in ckpt.parent.iterdir()) == ["0000002.pt", "0000002.safetensors"] and len(losses(folder)) == 1
+    more = ["--lr", "1e-4", "--cooldown", "0.5", "--ema-decay", "0.5", "--ckpt-every", "1"]  # how it goes on may change
+    train.main([*WORLD, "--max-steps", "3", *more, "--resume", str(ckpt)])
+    assert (ckpt.parent / "0000003.pt").exists()
+
+
+def test_two_runs_that_start_at_once_take_two_folders(tmp_path):
+    settings = TrainSettings.from_args(train_parser().parse_args([*WORLD, "--max-steps", "2", "--results-dir", str(tmp_path)]))
+    with open_folder(settings) as one, open_folder(settings) as two:
+        assert (one.name, two.name) == ("000-DiT-mini", "001-DiT-mini")
+        again = replace(settings, resume=str(one / "checkpoints" / "1.pt"))
+        with pytest.raises(ValueError, match="another run is at work in"), open_folder(again):
+            pass
+    with open_folder(again) as resumed:
+        assert resumed == one.resolve()
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_leaves_whole_files(capsys, tmp_path, monkeypatch):
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full_too(*args: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    for name, fails in (("torch.save", full), ("dit.training.experiment.save_file", full_too)):
+        with monkeypatch.context() as patch, refused(capsys, "the disk is full .* finished checkpoints stay"):
+            patch.setattr(name, fails)
+            training(tmp_path / "results", *WORLD, "--max-steps", "2")
+    assert [path.suffix for path in (tmp_path / "results").glob("*/checkpoints/*")] == [".safetensors"]
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    with refused(capsys, r"--results-dir .*: this run writes about 49.6 MB, and the disk has 1\.0 MB free"):
+        training(tmp_path / "none", *WORLD, "--max-steps", "2")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("sent, status, word", [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_a_run_that_is_stopped_says_what_stays(tmp_path, sent, status, word):
+    flags = [*WORLD, "--max-steps", "100000", "--log-every", "1", "--results-dir", str(tmp_path)]
+    line = programs.command(FORK / "train.py", *flags)
+    process = subprocess.Popen(line, env=programs.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while '"step": 2' not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status and "Traceback" not in err, err
+    assert out.splitlines()[-1] == f"{word}: finished checkpoints stay, and --resume goes on from the last"
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("dit.training.data.to_tensor", lambda pictures: torch.full((4, 3, 8, 8), float("nan")))
+    with refused(capsys, "the loss is not finite at step 2: try a smaller --lr"):
+        training(tmp_path / "results", *WORLD, "--max-steps", "2")
+    assert not list((tmp_path / "results").glob("*/checkpoints/*"))
+
+
+def test_a_damaged_picture_is_named(capsys, tmp_path, images):
+    for path in images.glob("*/*.png"):  # an epoch of two batches leaves some out
+        path.write_bytes(b"no picture")
+    for workers in ("0", "1"):
+        with refused(capsys, r"/\d+\.png cannot be read as a picture"):
+            training(tmp_path / "results", *SMALL, "--data-path", str(images), "--epochs", "1", "--num-workers", workers)
+
+
+def test_a_damaged_log_is_named(capsys, tmp_path):
+    folder = training(tmp_path / "results", *WORLD, "--max-steps", "2")
+    (folder / "log.jsonl").write_text('{"stop": 1}\n')
+    with refused(capsys, r"log\.jsonl is damaged, line 1"):
+        train.main([*WORLD, "--max-steps", "4", "--resume", str(folder / "checkpoints" / "0000002.pt")])
+
+
 def test_the_learning_rate_rises_stays_and_falls():
-    args = train_parser().parse_args([*WORLD, "--lr", "1", "--warmup-steps", "4", "--cooldown", "0.5"])
+    args = train_parser().parse_args([*WORLD, "--lr", "1", "--warmup-steps", "4", "--cooldown", "0.5", "--max-steps", "20"])
     settings = TrainSettings.from_args(args)
     rates = [learning_rate(step, 20, settings) for step in range(20)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1] and rates[4:11] == [1] * 7

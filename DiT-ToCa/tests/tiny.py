@@ -19,7 +19,7 @@ from toca.testing import programs
 FORK = Path(__file__).parents[1]
 MINI8 = CONFIGS["DiT-mini"].replace(input_size=8)  # 16 tokens
 LATENT = DiTConfig(depth=2, hidden_size=32, num_heads=2, patch_size=2, input_size=8, num_classes=5)  # 4 channels, as on a VAE
-SIXTEEN_STEPS = ["--ddim-sample", "--num-sampling-steps", "16", "--fresh-threshold", "3"]
+SIXTEEN_STEPS = ["--ddim-sample", "--num-sampling-steps", "16"]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,13 +7,13 @@ toca bench pixart --device cuda --dtype fp16 --batch 1 8 32 100
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 
 import toca.engine.cache
-from pixart.flags import FOLDER, LONGEST_TEXT, PUBLISHED_TEXT
+from pixart.flags import CHECKOUT, LONGEST_TEXT, PUBLISHED_TEXT
 from pixart.model import PixArt, PixArtMS
 from pixart.solvers import DPMS
 from pixart.spec import CONFIGS, VAE_STRIDE, PixArtConfig, pixart_spec
@@ -23,6 +23,7 @@ from toca.engine.selection import Selector
 from toca.methods import FORA, DuCa, Method, NoCaching, TaylorSeer, ToCa
 from toca.runs.bench import DTYPES, Result, Watch, add_flags, print_result, result_of, run_all, seconds_inside
 from toca.runs.clock import Clock
+from toca.runs.programs import program_errors
 
 README = ToCa(3, 0.3)
 METHODS: dict[str, Method] = {
@@ -88,16 +89,16 @@ def upstream_bytes(config: PixArtConfig, rows: int, text_tokens: int, element_si
     )
 
 
-def bench(pixels: int, dtype: str, batch: int, args: argparse.Namespace, device: torch.device) -> list[Result]:
+def bench(pixels: int, dtype: str, batch: int, args: argparse.Namespace, device: torch.device) -> Iterator[Result]:
     """Every method on one model; the uncached run comes first and is what the others are compared with, half its steps come last."""
     config = CONFIGS[pixels].replace(depth=args.depth or CONFIGS[pixels].depth)
     model, steps, length = random_model(config, device, DTYPES[dtype]), args.step, args.text_tokens
     element_size = model.pos_embed.element_size()
     sample(model, ToCa(2, 0.3), 2, batch, length)  # warm-up
-    results: list[Result] = []
+    base: Result | None = None
     runs = [(name, METHODS[name], steps) for name in dict.fromkeys(["uncached", *args.methods])]
     for name, method, count in [*runs, (f"uncached, {steps // 2} steps", NoCaching(), steps // 2)]:
-        run, base = sample(model, method, count, batch, length), results[0] if results else None
+        run = sample(model, method, count, batch, length)
         result = dict(image_size=pixels, depth=config.depth, dtype=dtype, batch=batch, text_tokens=length, method=name)
         result |= result_of(run, method, 2 * batch, element_size, base)
         full_step = (base or result)["groups"][0]["seconds"]
@@ -105,10 +106,10 @@ def bench(pixels: int, dtype: str, batch: int, args: argparse.Namespace, device:
         result["rating_share_of_full_steps"] = sum(run["rating"].values()) / (count * full_step)
         result["rating_seconds"] = run["rating"]
         result["upstream_bytes"] = upstream_bytes(config, 2 * batch, length, element_size)
-        results.append(result)
         print_result(f"PixArt-alpha {pixels} px {dtype} batch {batch}, {name}", result, base)
         print(f"  scores and choices: {result['rating_share_of_full_steps']:.2%} of a full step per step", flush=True)
-    return results
+        base = base or result
+        yield result
 
 
 def parser() -> Parser:
@@ -121,9 +122,10 @@ def parser() -> Parser:
     return p
 
 
+@program_errors("try a smaller --batch or --depth", after="the results so far are in the file")
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    run_all(args, FOLDER / "benchmarks", args.image_size, bench)
+    run_all(args, CHECKOUT / "benchmarks", args.image_size, bench)
 
 
 if __name__ == "__main__":

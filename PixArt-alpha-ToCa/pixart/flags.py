@@ -17,7 +17,7 @@ from toca.planning.memory import DTYPES
 from toca.planning.run import PlannedRun
 from toca.presets import PIXART as presets
 from toca.presets import parse_with_preset
-from toca.runs.outputs import check_folder
+from toca.runs.outputs import check_folder, check_names
 
 if TYPE_CHECKING:
     from pixart.text_cache import TextCache
@@ -46,7 +46,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """The caching method and its settings, by upstream's names."""
-    paid = "what rates a token; attention: that it pays to the text"
+    paid = "what scores a token; attention: that it pays to the text"
     flags.add_method_flags(parser, presets, pixart_spec(CONFIGS[256]), "_", help={"cache_type": paid}, fresh_threshold=3, fresh_ratio=0.30)
 
 
@@ -184,6 +184,7 @@ class RunSettings:
             dataset=getattr(args, "dataset", "custom"),
         )
         check_autoencoder(settings.vae, weights.VAE_ADVICE)
+        check_names(settings.text_cache, "--text_cache")
         cache = settings.embedded_texts()
         if missing := cache.missing(settings.texts):
             check_folder(cache.folder, "--text_cache", len(missing) * PUBLISHED_TEXT * cache.width * 4)

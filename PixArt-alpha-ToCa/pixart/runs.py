@@ -18,7 +18,7 @@ from toca.cli.report import flops_lines, run_summary, summary_line
 from toca.console import announce
 from toca.runs.files import atomic_path
 from toca.runs.folder import MANIFEST, RunFolder, check_manifest, write_npz
-from toca.runs.outputs import check_file, check_folder
+from toca.runs.outputs import check_file, check_folder, check_names
 from toca.runs.pictures import save_picture
 from toca.runs.processes import barrier, batches_of, process_group
 from toca.runs.programs import program_errors, reproducible_matmuls
@@ -65,9 +65,10 @@ def output_folder(args: argparse.Namespace, settings: RunSettings) -> Path:
         if name is not None and (name in ("", ".", "..") or Path(name).name != name):
             raise ValueError(f"{flag} {name!r}: not the name of a folder")
     path = Path(args.output_dir) / (args.save_name or settings.folder_name())
+    flag = "--output_dir" if args.save_name is None else "--save_name"
+    check_names(path, flag)
     lacking = sum(p.size.height * p.size.width for i, p in enumerate(settings.prompts) if not file_of(path, i).exists())
     every = sum(p.size.height * p.size.width for p in settings.prompts)
-    flag = "--output_dir" if args.save_name is None else "--save_name"
     check_folder(path, flag, PNG_BYTES * lacking + 3 * every * args.npz)
     if args.npz:
         check_file(npz_of(path), "--npz")

@@ -19,7 +19,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict:
         patch.setattr(bench, "CONFIGS", {256: small, 1024: small.replace(micro_conditions=True)})
         flags = ["--image_size", "256", "1024", "--batch", "1", "3", "--step", "8", "--text_tokens", "6", "--device", "cpu"]
         bench.main([*flags, "--output", str(path)])
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_every_method_runs_and_half_the_steps_uncached(report: dict) -> None:

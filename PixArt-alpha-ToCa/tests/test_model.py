@@ -13,7 +13,9 @@ from pixart.model import PixArt, PixArt_XL_2, PixArtMS, PixArtMS_XL_2, trim_text
 from pixart.spec import CONFIGS, PixArtConfig
 from pixart.weights import to_diffusers
 
-PUBLISHED = json.loads((Path(__file__).parent / "checkpoint_keys.json").read_text())  # name -> key -> shape; of blocks, the first
+PUBLISHED = json.loads(
+    (Path(__file__).parent / "checkpoint_keys.json").read_text(encoding="utf-8")
+)  # name -> key -> shape; of blocks, the first
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
+import types
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
@@ -12,14 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from filelock import FileLock
 from PIL import Image
+from small import small_pixart
 from tiny_parts import FORK, TINY, flags, program, save_pixart
 
+from pixart import pipeline
 from pixart.flags import RunSettings, parse
-from pixart.model import PixArtMS
+from pixart.model import PixArt, PixArtMS
 from pixart.pipeline import Pipeline
 from pixart.prompts import MAX_CHARACTERS, Prompt, read_lines
 from pixart.runs import parser
+from pixart.weights import save_diffusers
 from toca.methods import METHODS
 from toca.testing.parts import save_t5
 
@@ -78,7 +85,7 @@ def test_every_prompt_has_its_picture_and_the_index_says_which(infer: Run) -> No
     assert shown.shape == (5, 256, 256, 3)
     assert len(np.unique(shown.reshape(5, -1), axis=0)) == 5  # equal prompts have noise of their own
     assert np.array_equal(np.load(f"{folder}.npz")["arr_0"], shown)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["settings"]["method"]["name"] == "toca" and manifest["num_images"] == 5
 
 
@@ -174,8 +181,8 @@ def test_every_sampler_runs_cached_and_uncached_and_a_cycle_of_one_caches_nothin
 
 
 def test_the_methods_differ(infer: Run) -> None:
-    run = ["--step", "8", "--bs", "2"]
-    made = [pictures(infer(*run, "--method", method, prompts=PROMPTS[:2], name=method)) for method in METHODS]
+    run, needed = ["--step", "8", "--bs", "2"], {"scheduled": ["--full_steps", "0,3,6"]}
+    made = [pictures(infer(*run, "--method", m, *needed.get(m, []), prompts=PROMPTS[:2], name=m)) for m in METHODS]
     assert len(np.unique(np.stack(made).reshape(len(METHODS), -1), axis=0)) == len(METHODS) == 6
 
 
@@ -244,3 +251,106 @@ def test_a_folder_of_another_run_is_left_as_it_is(infer: Run) -> None:
 def test_a_prompt_at_the_limit_is_read() -> None:
     (prompt,) = read_lines(["x" * MAX_CHARACTERS], 256)
     assert len(prompt.text) == MAX_CHARACTERS
+
+
+def test_a_folder_of_other_networks_or_cleaning_is_left_as_it_is(infer: Run, parts: Path, tmp_path: Path) -> None:
+    """Told apart by what their files hold, not by their names."""
+    vae = shutil.copytree(parts / "vae", tmp_path / "vae")
+    infer("--vae", str(vae))
+    shutil.copytree(vae, tmp_path / "copy")
+    infer("--vae", str(tmp_path / "copy"))
+    (vae / "config.json").write_text((vae / "config.json").read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert "other settings (vae was" in error(infer, "--vae", str(vae))
+    assert "other settings (clean_caption was True, now False)" in error(infer, "--clean_caption", "False")
+    other = save_pixart(tmp_path / "other.pth", TINY[256], seed=1)
+    assert "other settings (checkpoint was" in error(infer, "--vae", str(tmp_path / "copy"), "--model_path", other)
+
+
+def test_uncleaned_prompts_reach_t5_as_they_are(infer: Run, tmp_path: Path) -> None:
+    def texts(*more: str, name: str) -> list[str]:
+        folder = infer(*more, prompts=["A Fox 12345678", "@hen"], name=name)
+        return [json.loads(line)["text"] for line in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+
+    assert texts(name="cleaned") == ["a fox", ""]
+    assert texts("--clean_caption", "False", name="plain") == ["A Fox 12345678", "@hen"]
+    assert abs(pictures(tmp_path / "cleaned") - pictures(tmp_path / "plain")).max() > 1
+    assert len(list((tmp_path / "texts").rglob("*.safetensors"))) == 4
+
+
+def test_a_folder_in_diffusers_layout_is_sampled(infer: Run, parts: Path, tmp_path: Path) -> None:
+    """With the null text of a PixArt checkpoint its pictures would be that checkpoint's; with diffusers' they are others."""
+    folder = tmp_path / "pipeline"
+    save_diffusers(folder / "transformer", small_pixart(TINY[256]).state_dict(), TINY[256])
+    shutil.copytree(parts / "vae", folder / "vae")
+    encoder = shutil.copytree(parts / "t5-v1_1-xxl", folder / "text_encoder")
+    (folder / "tokenizer").mkdir()
+    for file in encoder.glob("token*"):
+        file.rename(folder / "tokenizer" / file.name)
+    all_of_it = ["--model_path", str(folder), "--vae", str(folder), "--t5_path", str(folder)]
+    known = ["--text_cache", str(tmp_path / "known")]
+    without = ["--cfg_scale", "1"]
+    guided, unguided = pictures(infer(*all_of_it, *known, name="a")), pictures(infer(*all_of_it, *known, *without, name="b"))
+    assert abs(pictures(infer(*without, name="c")) - unguided).max() <= 1
+    assert abs(pictures(infer(name="d")) - guided).max() > 1
+    assert len(list((tmp_path / "known").rglob("*.safetensors"))) == 5  # four different prompts, and the empty one
+
+
+def test_texts_are_embedded_before_the_other_networks_load(infer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def noted(name: str) -> Callable[..., object]:
+        original = getattr(pipeline, name)
+        return lambda *args, **options: order.append(name) or original(*args, **options)
+
+    names = ["T5Embedder", "load_model", "load_autoencoder"]
+    for name in names:
+        monkeypatch.setattr(pipeline, name, noted(name))
+    infer(prompts=["a fox"])
+    assert order == names
+
+
+def test_outputs_that_are_not_finite_are_one_error_instead_of_a_picture(infer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PixArt, "forward", lambda self, x, *more, **options: torch.full((len(x), 8, *x.shape[2:]), torch.nan))
+    line = error(infer, prompts=["a fox"], name="black")
+    assert "the latents: 4096 of 4096 values are NaN or infinite; " in line
+
+
+def test_a_full_disk_is_one_error_and_the_run_goes_on_later(infer: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(picture: np.ndarray, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pixart.runs.save_picture", full)
+        assert "the disk is full" in error(infer, prompts=["a fox"])
+    with monkeypatch.context() as patch:
+        patch.setattr("pixart.text_cache.save_file", lambda *args: full(None, None))
+        assert "the disk is full" in error(infer, prompts=["never encoded"], name="texts")
+    assert pictures(infer(prompts=["a fox"])).shape == (1, 256, 256, 3)
+
+
+def test_room_for_the_pictures_is_looked_for_first(infer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixart.runs.Pipeline", None)
+    monkeypatch.setattr("toca.runs.outputs.shutil.disk_usage", lambda path: types.SimpleNamespace(free=1e6))
+    line = error(infer, "--npz")
+    assert "--save_name" in line and "this run writes about 1.3 MB, and the disk has 1.0 MB free" in line
+
+
+def test_two_runs_in_one_folder_are_one_too_many(infer: Run, tmp_path: Path) -> None:
+    folder = infer(prompts=["a fox"])
+    with FileLock(folder / ".lock"):
+        assert "another run is at work in" in error(infer, prompts=["a fox"])
+    assert pictures(folder).shape[0] == 1
+
+
+def test_a_picture_of_its_own_is_replaced_whole_or_not_at_all(
+    script: Callable[..., None], parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (out := tmp_path / "fox.png").write_bytes(b"mine")
+    run = flags(parts, tmp_path, "--prompt", "a fox", "--output", str(out))
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.Image.Image.save", lambda *args, **options: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(SystemExit):
+            script("sample.py", *run)
+    assert out.read_bytes() == b"mine" and [path.name for path in tmp_path.iterdir() if path.is_file()] == ["fox.png"]
+    script("sample.py", *run)
+    assert Image.open(out).size == (256, 256)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_parts import LENGTH, WIDTH
+from transformers import T5Tokenizer
 
-from pixart.t5 import HUB, T5Embedder, encoder_identity, t5_source
+from pixart.t5 import HUB, T5Embedder, check_t5, encoder_identity, t5_source
 from pixart.text_cache import TextCache, encode_missing
 from toca.testing.parts import save_t5
 
@@ -113,3 +115,89 @@ def test_a_damaged_file_is_named(t5: T5Embedder, tmp_path: Path) -> None:
     cache.path("a").write_bytes(b"cut")
     with pytest.raises(ValueError, match="is damaged, remove it"):
         cache.batch(["a"])
+
+
+def test_files_that_are_no_embedded_text_are_refused_before_anything_loads(t5: T5Embedder, tmp_path: Path) -> None:
+    cache = TextCache(tmp_path, "t5", LENGTH, WIDTH)
+    encode_missing(cache, ["a", "b"], lambda: t5)
+    assert cache.missing(["b", "c", "a", "c"]) == ["c"]
+    for wrong in (
+        {"features": torch.zeros(3, WIDTH + 1)},
+        {"features": torch.zeros(LENGTH + 1, WIDTH)},
+        {"features": torch.zeros(0, WIDTH)},
+        {"features": torch.zeros(WIDTH)},
+        {"other": torch.zeros(3, WIDTH)},
+        {"features": torch.zeros(3, WIDTH), "more": torch.zeros(1)},
+    ):
+        save_file(wrong, cache.path("a"))
+        with pytest.raises(ValueError, match="is no embedded text of ours, remove it: it holds"):
+            cache.missing(["b", "a"])
+    cache.path("a").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is damaged, remove it: .* is empty"):
+        cache.missing(["a"])
+    save_file({"features": torch.full((3, WIDTH), torch.nan)}, cache.path("a"))
+    with pytest.raises(ValueError, match="is damaged, remove it: it holds values that are not finite"):
+        cache.batch(["a"])
+
+
+def test_features_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
+    cache = TextCache(tmp_path, "t5", LENGTH, WIDTH)
+    with pytest.raises(ValueError, match="T5 gave features that are not finite for 'a fox'"):
+        cache.put("a fox", torch.full((LENGTH, WIDTH), torch.inf), torch.ones(LENGTH))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_t5_does_not_read_of_a_text_is_said(t5: T5Embedder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = TextCache(tmp_path, "t5", LENGTH, WIDTH)
+    encode_missing(cache, ["a fox"], lambda: t5)
+    assert not capsys.readouterr().out
+    encode_missing(cache, ["a fox", "a hen", "b" * LENGTH, "c" * 99], lambda: t5)
+    assert capsys.readouterr().out == f"T5 reads the first {LENGTH} tokens of 2 texts, the first {'b' * LENGTH!r}...\n"
+
+
+# ---- tokenizers ------------------------------------------------------------------------------------------------------------------------
+
+
+def split(folder: Path, tokenizer: str | None) -> str:
+    """T5 as diffusers lays it out: `text_encoder`, and its tokenizer in a folder beside it, or nowhere."""
+    encoder = Path(save_t5(folder / "text_encoder", WIDTH))
+    if tokenizer:
+        (folder / tokenizer).mkdir()
+    for file in encoder.glob("token*"):
+        file.rename(folder / tokenizer / file.name) if tokenizer else file.unlink()
+    return str(encoder)
+
+
+def test_a_tokenizer_beside_the_encoder_is_taken(t5: T5Embedder, tmp_path: Path) -> None:
+    source = split(tmp_path, "tokenizer")
+    assert t5_source(str(tmp_path), tmp_path) == source
+    check_t5(source, CPU, "fp32", WIDTH)
+    beside = T5Embedder(source, CPU, model_max_length=LENGTH)
+    assert torch.equal(beside.get_text_embeddings(TEXTS)[0], t5.get_text_embeddings(TEXTS)[0])
+    before = encoder_identity(source, "fp32")
+    (tmp_path / "tokenizer" / "special_tokens_map.json").write_text("{}", encoding="utf-8")
+    assert encoder_identity(source, "fp32") != before
+
+
+def test_a_tokenizer_that_is_missing_or_knows_no_words_is_refused(tmp_path: Path) -> None:
+    """transformers makes an empty one, to which all prompts are alike."""
+    source = split(tmp_path / "none", None)
+    for refuse in (lambda: check_t5(source, CPU, "fp32", WIDTH), lambda: T5Embedder(source, CPU)):
+        with pytest.raises(ValueError, match=r"no T5 encoder at .*: give --t5_path .*has no tokenizer of T5"):
+            refuse()
+    wordless = save_t5(tmp_path / "wordless", WIDTH)
+    T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)], extra_ids=0).save_pretrained(wordless)
+    with pytest.raises(ValueError, match="knows no words"):
+        T5Embedder(wordless, CPU)
+
+
+def test_a_t5_is_checked_without_loading_it(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixart.t5.load_encoder", None)
+    check_t5(str(parts / "t5-v1_1-xxl"), CPU, "fp32", WIDTH)
+    with pytest.raises(ValueError, match="gives features of width 16; the model reads 4096"):
+        check_t5(str(parts / "t5-v1_1-xxl"), CPU, "fp32", 4096)
+    with pytest.raises(ValueError, match="8bit runs on a GPU, not on cpu"):
+        check_t5(str(parts / "t5-v1_1-xxl"), CPU, "8bit", WIDTH)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"no T5 encoder at nobody/nothing: give --t5_path"):
+        check_t5("nobody/nothing", CPU, "fp32", WIDTH)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def main_process() -> bool:
@@ -16,3 +18,13 @@ def announce(text: str) -> None:
     if main_process():
         encoding = sys.stdout.encoding or "utf-8"
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """For the start of a program, whose imports take seconds: Ctrl-C ends it with one line and status 130, as `program_errors` later."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        raise SystemExit(130) from None

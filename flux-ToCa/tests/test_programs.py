@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
+from safetensors.torch import save_file
 from tiny_parts import TINY_AE
 from tiny_programs import parts, tiny
 
@@ -186,6 +187,23 @@ def test_genevals_layout_and_resume(tmp_path, tiny, metadata):
     assert prompt_of(folder / "00001/samples/00003.png") == "a cow" and len(listing(folder)) == 13
 
 
+def test_other_metadata_of_the_same_prompts_is_another_run(tmp_path, tiny, metadata):
+    flags = [*tiny, "--steps", "1"]
+    geneval_run(tmp_path / "out", metadata, *flags)
+    metadata.write_text(metadata.read_text().replace('"class": "cow"', '"class": "bull"'))
+    with pytest.raises(SystemExit, match=r"other settings \(metadata was"):
+        geneval_run(tmp_path / "out", metadata, *flags)
+
+
+def test_a_killed_writers_parts_go_and_a_grid_follows_its_samples(tmp_path, tiny, metadata):
+    flags = [*tiny, "--steps", "1", "--n_samples"]
+    folder = geneval_run(tmp_path / "out", metadata, *flags, "1")
+    part = folder / "00000" / "samples" / ".00001.0123abcd.part.png"
+    part.write_bytes(b"half")
+    geneval_run(folder, metadata, *flags, "2")
+    assert not part.exists() and read(folder / "00000/grid.png").shape == (2 * 50 + 2, 68, 3)
+
+
 # ---- python -m flux ----------------------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +284,27 @@ def test_unsafe_pictures_are_not_written(tmp_path, tiny, monkeypatch, prompt_fil
     folder = sample_run(tmp_path / "out", prompt_file, *tiny, "--num_steps", "1", "--use_nsfw_filter")
     assert listing(folder) == ["img_0.jpg", "img_2.jpg", "manifest.json"]
     assert "img_1.jpg not written: NSFW score 0.90" in capsys.readouterr().out
+
+
+def test_an_adapter_decides_pictures(tmp_path, tiny, prompt_file):
+    """Its content and its scale are settings of the run."""
+    lora, flags = tmp_path / "lora.safetensors", [*tiny, "--model_name", "flux-dev", "--num_steps", "1"]
+    stem = "transformer.single_transformer_blocks.0.proj_mlp"
+    save_file({f"{stem}.lora_A.weight": torch.randn(4, 32), f"{stem}.lora_B.weight": torch.randn(128, 4)}, lora)
+    plain = sample_run(tmp_path / "plain", prompt_file, *flags)
+    adapted = sample_run(tmp_path / "adapted", prompt_file, *flags, "--lora", str(lora))
+    off = sample_run(tmp_path / "off", prompt_file, *flags, "--lora", str(lora), "--lora_scale", "0")
+    assert abs(read(plain / "img_0.jpg") - read(adapted / "img_0.jpg")).max() > 3
+    assert np.array_equal(read(plain / "img_0.jpg"), read(off / "img_0.jpg"))
+    with pytest.raises(SystemExit, match=r"other settings \(lora was "):
+        sample_run(adapted, prompt_file, *flags, "--lora", str(lora), "--lora_scale", "0.5")
+
+
+def test_no_black_picture_of_an_overflow(tmp_path, tiny, prompt_file, monkeypatch):
+    monkeypatch.setattr(flux.pipeline, "denoise", lambda model, img, **_: img * torch.inf)
+    with pytest.raises(SystemExit, match=r"error: the latents: \d+ of \d+ values are NaN or infinite"):
+        sample_run(tmp_path / "out", prompt_file, *tiny, "--num_steps", "1")
+    assert not list((tmp_path / "out").glob("*.jpg"))
 
 
 # ---- errors ------------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dit.training.flags import SCENES
 from toca import shapeworld
 from toca.runs.seeds import item_seed
 
@@ -70,7 +71,11 @@ class Pictures(Dataset):
     def __init__(self, path: str, size: int, seed: int) -> None:
         from torchvision.datasets import ImageFolder
 
-        self.folder, self.size, self.seed = ImageFolder(path), size, seed
+        try:
+            self.folder = ImageFolder(path)
+        except FileNotFoundError as error:
+            raise ValueError(f"--data-path {path}: wanted a folder of pictures for every class ({error})") from error
+        self.size, self.seed = size, seed
 
     def __len__(self) -> int:
         return len(self.folder.samples)
@@ -78,7 +83,10 @@ class Pictures(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, index = key
         path, label = self.folder.samples[index]
-        picture = np.asarray(center_crop(self.folder.loader(path), self.size))
+        try:
+            picture = np.asarray(center_crop(self.folder.loader(path), self.size))
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow says of files that are damaged or no pictures
+            raise ValueError(f"{path} cannot be read as a picture: {error}") from None
         mirrored = item_seed(self.seed, epoch * len(self) + index) % 2
         return to_tensor(picture[:, ::-1] if mirrored else picture), label
 
@@ -114,9 +122,15 @@ class ImageFolderData:
         order = Shuffled(len(self.pictures), self.split, first_step)
         own = torch.Generator()  # for the workers' seeds, so that starting them leaves training's generator alone
         pin = torch.cuda.is_available()
-        return iter(DataLoader(self.pictures, batch_sampler=order, num_workers=self.workers, pin_memory=pin, generator=own))
+        try:
+            yield from DataLoader(self.pictures, batch_sampler=order, num_workers=self.workers, pin_memory=pin, generator=own)
+        except ValueError as error:  # of a worker, with its traceback
+            raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
 
 
-def open_data(path: str, size: int, split: Split, workers: int) -> ShapeWorld | ImageFolderData:
+Data = ShapeWorld | ImageFolderData
+
+
+def open_data(path: str, size: int, split: Split, workers: int) -> Data:
     """`shapeworld`, or the image folder at `path`."""
-    return ShapeWorld(size, split) if path == "shapeworld" else ImageFolderData(path, size, split, workers)
+    return ShapeWorld(size, split) if path == SCENES else ImageFolderData(path, size, split, workers)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from dit.flags import MOST_BATCH, MOST_CLASSES, config_from, image_size, vae_name
@@ -11,8 +13,13 @@ from dit.spec import CONFIGS, DiTConfig
 from toca.cli.flags import LARGEST_SEED, MOST_PIXELS, Parser, number, whole
 
 MOST_TRAINING_STEPS, MOST_WORKERS = 1_000_000_000, 1000
+EPOCHS, SCENES = 1400, "shapeworld"
 OPTIMISERS = ("adamw", "muon")
 TIMESTEP_SAMPLERS = ("uniform", "logit-normal")
+SAME = (  # of a run that is resumed
+    *("model", "image_size", "vae", "global_batch_size", "global_seed", "mixed_precision"),
+    *("timestep_sampler", "timestep_mean", "timestep_std"),
+)
 
 
 def train_parser(description: str | None = None) -> Parser:
@@ -24,7 +31,7 @@ def train_parser(description: str | None = None) -> Parser:
     p.add_argument("--model", choices=CONFIGS, default="DiT-XL/2")
     p.add_argument("--image-size", type=whole(1, MOST_PIXELS), default=None, help="side in pixels (default 256; DiT-mini 32)")
     p.add_argument("--num-classes", type=whole(1, MOST_CLASSES), default=None, help="default: the model's own (1000; DiT-mini 20)")
-    p.add_argument("--epochs", type=steps, default=1400, help="of an image folder")
+    p.add_argument("--epochs", type=steps, default=None, help="of an image folder (default 1400)")
     p.add_argument("--global-batch-size", type=whole(1, MOST_BATCH), default=256, help="over all processes")
     p.add_argument("--global-seed", type=whole(0, LARGEST_SEED), default=0)
     p.add_argument("--vae", default=None, help="ema, mse, a diffusers folder or hub name, or none (default ema; DiT-mini: none)")
@@ -37,7 +44,7 @@ def train_parser(description: str | None = None) -> Parser:
     cooldown = "share of the run at its end over which the learning rate falls to zero"
     p.add_argument("--cooldown", type=number(0, 1), default=0.0, help=cooldown)
     p.add_argument("--max-steps", type=steps, default=None, help="stop here at the latest")
-    p.add_argument("--ema-decay", type=number(0, 1), default=0.9999)
+    p.add_argument("--ema-decay", type=number(0, 0.999999), default=0.9999)
     p.add_argument("--mixed-precision", choices=("no", "bf16"), default="no", help="bf16: matrix products in bfloat16, weights in float32")
     p.add_argument("--timestep-sampler", choices=TIMESTEP_SAMPLERS, default="uniform")
     mean = "of logit-normal, default 0: mid-schedule; below it less noise"
@@ -107,6 +114,16 @@ class TrainSettings:
         """Raises ValueError that names the flag before anything is loaded."""
         from toca.runs.programs import device_from
 
+        if args.data_path == SCENES and args.epochs:
+            raise ValueError(f"--epochs: {SCENES} has none, it is endless: give --max-steps")
+        if args.data_path == SCENES and not args.max_steps:
+            raise ValueError(f"--data-path {SCENES} is endless: give --max-steps")
+        if args.data_path != SCENES and not Path(args.data_path).is_dir():
+            raise ValueError(f"--data-path {args.data_path}: no such folder; {SCENES} needs none")
+        if args.init and args.resume:
+            raise ValueError("--init starts a new run, and --resume goes on with one: give one of them")
+        if args.lr == 0:
+            raise ValueError("--lr must be above 0")
         config = config_from(args)
         if args.patch_size:
             if config.input_size % args.patch_size:
@@ -117,8 +134,8 @@ class TrainSettings:
         if args.timestep_sampler != "logit-normal" and (args.timestep_mean, args.timestep_std) != (None, None):
             raise ValueError("--timestep-mean and --timestep-std belong to --timestep-sampler logit-normal")
         given = {name: value for name, value in vars(args).items() if name not in ("num_classes", "patch_size")}
-        given |= dict(image_size=image_size(args), vae=vae_name(args.vae, config.in_channels, "ema"), device=str(device_from(args.device)))
-        return cls(config=config, **given)
+        given |= dict(image_size=image_size(args), epochs=args.epochs or EPOCHS, device=str(device_from(args.device)))
+        return cls(config=config, **given | dict(vae=vae_name(args.vae, config.in_channels, "ema")))
 
     @property
     def timestep_options(self) -> dict[str, float]:
@@ -129,3 +146,13 @@ class TrainSettings:
     def noted(self) -> dict[str, Any]:
         """The settings as plain data, for a checkpoint."""
         return asdict(self)
+
+    def check_same(self, noted: Mapping[str, Any], source: str) -> None:
+        """Raises ValueError if a checkpoint's settings make another run than these; how it is trained on may change, what it is may not."""
+        now = self.noted()
+        changes = [f"{name} was {noted[name]}, now {now[name]}" for name in SAME if noted.get(name) not in (None, now[name])]
+        before = noted.get("data_path", self.data_path)
+        if (before == SCENES) != (self.data_path == SCENES):
+            changes.append(f"data_path was {before}, now {self.data_path}")
+        if changes:
+            raise ValueError(f"--resume {source}: it is a run with other settings ({'; '.join(changes)}); --init starts a new one from it")

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from copy import deepcopy
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from dit.layouts import POSITIONS
 from dit.model import DiT
-from dit.training.data import Split, open_data
-from dit.training.experiment import Log, experiment_folder, resume, save
+from dit.training.data import Data, Split, open_data
+from dit.training.experiment import Log, check_place, check_resumed, open_folder, resume, save
 from dit.training.flags import TrainSettings
 from dit.training.optim import Muon, hidden_matrices
 from dit.training.timestep_sampler import create_named_schedule_sampler
-from dit.weights import load_encoder
+from dit.weights import check_vae, load_encoder, read_tensors
 from toca.console import announce
 from toca.diffusion import create_diffusion
-from toca.loading.weights import load_state_dict
-from toca.runs.files import remove_parts
+from toca.loading.weights import shapes_of
 from toca.runs.processes import process_group
 from toca.runs.programs import program_errors
 from toca.runs.seeds import item_seed
@@ -56,17 +58,33 @@ def update_ema(ema: DiT, model: DiT, decay: float) -> None:
 
 
 def warm_start(model: DiT, path: str) -> str:
-    """Take every tensor of a checkpoint whose name and shape fit: a DiT trained at another patch size hands on its blocks."""
+    """Take every tensor of a checkpoint whose name and shape fit: a DiT trained at another patch size hands on its blocks.
+
+    Raises ValueError if none does.
+    """
     own = model.state_dict()
-    fitting = {k: v for k, v in load_state_dict(path).items() if k in own and v.shape == own[k].shape and k != "pos_embed"}
+    fitting = {k: v for k, v in read_tensors(Path(path)).items() if k in own and v.shape == own[k].shape and k != POSITIONS}
+    if not fitting:
+        raise ValueError(f"--init {path}: no tensor in it has the name and the shape of one of the model")
     model.load_state_dict(own | fitting)
     return f"warm start from {path}: {len(fitting)} of {len(own)} tensors"
 
 
-@program_errors()
+def check_files(settings: TrainSettings) -> None:
+    """Make sure that what a run reads is there and fits, and that it can write. Raises ValueError or OSError."""
+    check_place(settings)
+    check_vae(settings.vae)
+    if settings.resume:
+        check_resumed(settings.resume, settings)
+    if settings.init:
+        shapes_of(settings.init)
+
+
+@program_errors("try a smaller --global-batch-size or --model", "finished checkpoints stay, and --resume goes on from the last")
 def train(args: argparse.Namespace) -> None:
     """train.py."""
     settings = TrainSettings.from_args(args)
+    check_files(settings)
     with process_group(torch.device(settings.device)) as (rank, world, device):
         train_share(settings, rank, world, device)
 
@@ -81,6 +99,14 @@ def train_share(settings: TrainSettings, rank: int, world: int, device: torch.de
     if data.num_classes > settings.config.num_classes:
         classes = f"{data.num_classes} classes, the model {settings.config.num_classes}"
         raise ValueError(f"{settings.data_path} has {classes}: give --num-classes")
+    if settings.warmup_steps >= total:
+        raise ValueError(f"--warmup-steps {settings.warmup_steps}: the run has {total} steps, and would never come to its --lr")
+    with open_folder(settings) if rank == 0 else nullcontext() as folder:
+        run_steps(settings, data, total, folder, rank, world, device)
+
+
+def run_steps(settings: TrainSettings, data: Data, total: int, folder: Path | None, rank: int, world: int, device: torch.device) -> None:
+    """Load the networks, and train to step `total`. folder: of rank 0."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     encode = load_encoder(settings.vae, device)
     torch.manual_seed(settings.global_seed)
@@ -98,10 +124,7 @@ def train_share(settings: TrainSettings, rank: int, world: int, device: torch.de
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision == "bf16"):
             return network(x, t, **labels).float()
 
-    if rank == 0:
-        folder = experiment_folder(settings)
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        remove_parts(folder / "checkpoints")
+    if folder:
         log = Log(folder / "log.jsonl", step, settings.global_batch_size)
         parameters = sum(p.numel() for p in model.parameters())
         announce(f"{settings.model}: {parameters:,} parameters, step {step} to {total}, into {folder}{started_from}")
@@ -122,13 +145,16 @@ def train_share(settings: TrainSettings, rank: int, world: int, device: torch.de
         update_ema(ema, model, settings.ema_decay)
         sums += torch.stack([loss.detach(), losses["mse"].detach().mean()]) / world
         step += 1
-        if step % settings.log_every == 0 or step == total:
+        logs, saves = (step % every == 0 or step == total for every in (settings.log_every, settings.ckpt_every))
+        if (logs or saves) and not bool(sums.isfinite().all()):
+            raise ValueError(f"the loss is not finite at step {step}: try a smaller --lr, from the last checkpoint on")
+        if logs:
             if world > 1:
                 dist.all_reduce(sums)
-            if rank == 0:
+            if folder:
                 log.write(step, sums)
             sums.zero_()
-        if rank == 0 and (step % settings.ckpt_every == 0 or step == total):
+        if saves and folder:
             save(folder, step, model, ema, opts, settings)
         if step == total:
             return

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from toca.cli import flags
 from toca.diffusion.gaussian_diffusion import linear_betas
 from toca.diffusion.solvers import GRIDS, SOLVERS, Grid, diffusion_grid, flow_grid, solve, solver
 
@@ -36,7 +37,8 @@ def velocity_of(x: Tensor, s: float) -> Tensor:
 
 def error(name: str, grid: str, steps: int) -> float:
     x = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
-    return (solve(noise_of, x, name, diffusion_grid(grid, steps, ABAR)) - exact(x)).abs().max().item()
+    levels = diffusion_grid(grid, steps, ABAR)
+    return (solve(lambda x, step: noise_of(x, levels.times[step]), x, name, levels) - exact(x)).abs().max().item()
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -49,7 +51,10 @@ def test_second_order(name: str, grid: str) -> None:
 @pytest.mark.parametrize("name", SOLVERS)
 def test_second_order_of_flows(name: str) -> None:
     x = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
-    errors = [(solve(velocity_of, x, name, flow_grid("quadratic", n), flow=True) - SPREAD * x).abs().max().item() for n in (20, 80)]
+    errors = []
+    for levels in (flow_grid("quadratic", n) for n in (20, 80)):
+        found = solve(lambda x, step, at=levels.times: velocity_of(x, at[step]), x, name, levels, flow=True)
+        errors.append((found - SPREAD * x).abs().max().item())
     assert errors[1] < 6e-3 and errors[0] / errors[1] > 8
 
 
@@ -79,9 +84,13 @@ def test_a_shifted_flow_is_fluxs() -> None:
 def test_no_step_is_looked_up_by_its_time() -> None:
     """Two times that round alike are two steps."""
     grid = Grid(np.array([1.0, 0.9, 0.8, 0.0]), np.array([100.2, 100.1, 100.0]))
-    seen: list[float] = []
-    solve(lambda x, t: seen.append(t) or x, torch.ones(1, 1), "unipc", grid)
-    assert seen == [100.2, 100.1, 100.0]
+    seen: list[int] = []
+    solve(lambda x, step: seen.append(step) or x, torch.ones(1, 1), "unipc", grid)
+    assert seen == [0, 1, 2]
+
+
+def test_command_lines_know_them() -> None:
+    assert flags.SOLVERS == SOLVERS and tuple(GRIDS) == flags.GRIDS
 
 
 def test_what_there_is_not() -> None:

@@ -1,4 +1,4 @@
-"""Full steps chosen one by one, with branches or the output forecast between them."""
+"""Full steps chosen one by one, with branches or the hidden state forecast between them."""
 
 from __future__ import annotations
 
@@ -55,24 +55,24 @@ def test_all_steps_full_are_uncached() -> None:
     assert all(torch.equal(a, b) for a, b in zip(outputs(Scheduled(tuple(range(10)))), plain, strict=True))
 
 
-def test_the_output_is_forecast_along_a_line() -> None:
+def test_the_hidden_state_is_forecast_along_a_line() -> None:
     """Between full steps 0, 2 and 5 the state after the last layer goes on as it went from 0 to 2, and later from 2 to 5."""
-    found, plain = outputs(Scheduled((0, 2, 5), ("output",))), run(Model(SPEC), NO_CACHE, X, 10)
+    found, plain = outputs(Scheduled((0, 2, 5), ("hidden",))), run(Model(SPEC), NO_CACHE, X, 10)
     assert torch.equal(found[1], plain[0])
     for step, (a, b) in {3: (0, 2), 4: (0, 2), 6: (2, 5), 9: (2, 5)}.items():
         torch.testing.assert_close(found[step], plain[b] + (step - b) * (plain[b] - plain[a]) / (b - a), rtol=0, atol=1e-5)
 
 
 def test_segments_of_both_kinds_keep_their_histories_apart() -> None:
-    """A later segment forecasts branches from full steps between which the output was forecast, and the other way round."""
-    mixed = outputs(Scheduled((0, 2, 4, 6), ("output", "branches", "output", "branches")))
-    branches, output = (outputs(Scheduled((0, 2, 4, 6), (fill,))) for fill in FILLS)
+    """A later segment forecasts branches from full steps between which the hidden state was forecast, and the other way round."""
+    mixed = outputs(Scheduled((0, 2, 4, 6), ("hidden", "branches", "hidden", "branches")))
+    branches, hidden = (outputs(Scheduled((0, 2, 4, 6), (fill,))) for fill in FILLS)
     for step in range(10):
-        assert torch.equal(mixed[step], (branches if step in (3, 7, 8, 9) else output)[step]), step
+        assert torch.equal(mixed[step], (branches if step in (3, 7, 8, 9) else hidden)[step]), step
 
 
-def test_no_branch_is_stored_for_forecasts_of_the_output() -> None:
-    with Cache(SPEC, Scheduled((0, 2, 5), ("output",)), 10) as cache:
+def test_no_branch_is_stored_for_forecasts_of_the_hidden_state() -> None:
+    with Cache(SPEC, Scheduled((0, 2, 5), ("hidden",)), 10) as cache:
         model, held = Model(SPEC), []
         for step in range(10):
             model(X, 0.1 * step, cache)
@@ -92,7 +92,7 @@ def test_bytes_and_flops_are_those_of_the_plan(method: Scheduled) -> None:
     assert held == predict(plan, method, 3, 4, modulation_budget=0)
     kinds = [plan.step_kind(step) for step in range(10)]
     assert [step for step, kind in enumerate(kinds) if kind == "full"] == list(method.full)
-    assert set(kinds) <= {"full", "forecast", "output"}
+    assert set(kinds) <= {"full", "forecast", "hidden"}
 
 
 @settings(deadline=None, max_examples=20)
@@ -104,8 +104,8 @@ def test_a_batch_is_its_items(method: Scheduled) -> None:
         assert_close(together[step], torch.cat([one[step] for one in alone]), 1e-5)  # of extrapolated numbers, which grow
 
 
-def test_a_step_of_a_forecast_output_costs_nothing_in_the_layers() -> None:
-    method = Scheduled((0, 2, 5), ("output",))
+def test_a_step_of_a_forecast_state_costs_nothing_in_the_layers() -> None:
+    method = Scheduled((0, 2, 5), ("hidden",))
     plan = method.plan(SPEC, 10)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, Cache(SPEC, method, 10) as cache:
         run(Model(SPEC), cache, X, 10)
@@ -120,8 +120,8 @@ def test_a_step_of_a_forecast_output_costs_nothing_in_the_layers() -> None:
         (lambda: Scheduled(()), "full steps must rise from 0"),
         (lambda: Scheduled((1, 2)), "full steps must rise from 0, got"),
         (lambda: Scheduled((0, 3, 3)), "full steps must rise from 0, got"),
-        (lambda: Scheduled((0, 3), ("nothing",)), "filled by branches or output, got 'nothing'"),
-        (lambda: Scheduled((0, 3), ("output",) * 3), "2 full steps need one fill, or as many, got 3"),
+        (lambda: Scheduled((0, 3), ("nothing",)), "filled by branches or hidden, got 'nothing'"),
+        (lambda: Scheduled((0, 3), ("hidden",) * 3), "2 full steps need one fill, or as many, got 3"),
         (lambda: Scheduled((0, 3), order=-1), "order must be at least 0, got -1"),
         (lambda: Scheduled((0, 10)).plan(SPEC, 10), "full steps must be below 10, the number of steps, got 10"),
     ],
@@ -132,8 +132,8 @@ def test_what_makes_no_schedule(make, message: str) -> None:
 
 
 def test_flags() -> None:
-    given_flags = dict(zip(("full_steps", "fill", "fill_order"), ((0, 2), ("output",), 2), strict=True))
-    assert Scheduled.from_flags(given_flags) == Scheduled((0, 2), ("output",), 2)
+    given_flags = dict(zip(("full_steps", "fill", "fill_order"), ((0, 2), ("hidden",), 2), strict=True))
+    assert Scheduled.from_flags(given_flags) == Scheduled((0, 2), ("hidden",), 2)
     with pytest.raises(ValueError, match="got None"):
         Scheduled.from_flags(given_flags | {"full_steps": None})
     assert list(itertools.chain(*([flag.name] for flag in Scheduled.flags))) == list(given_flags)

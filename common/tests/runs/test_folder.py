@@ -185,9 +185,7 @@ def test_one_run_at_a_time_until_its_process_is_gone(tmp_path):
     assert len(run(tmp_path)) == 4
 
 
-@pytest.mark.parametrize(
-    "content, message", [("{", "damaged, no JSON"), ("[]", "lacks 'settings'"), ('{"settings": {}}', "lacks 'runs'")]
-)
+@pytest.mark.parametrize("content, message", [("{", "damaged, no JSON"), ("[]", "lacks 'settings'"), ('{"settings": {}}', "lacks 'runs'")])
 def test_a_damaged_manifest_is_named(tmp_path, content, message):
     (tmp_path / MANIFEST).write_text(content)
     with pytest.raises(ValueError, match=f"{MANIFEST} is.*{message}"):

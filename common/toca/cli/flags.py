@@ -107,6 +107,22 @@ def add_method_flags(
     return group
 
 
+SOLVERS, GRIDS = ("dpm++", "unipc"), ("karras", "quadratic", "exponential", "uniform")  # of `toca.diffusion.solvers`, which needs torch
+
+
+def add_solver_flags(parser: argparse.ArgumentParser, grids: Sequence[str] = GRIDS) -> None:
+    """A good solver on a good grid, in place of the published sampler, for `solver_from`. grids: those of the model, the best first."""
+    parser.add_argument("--solver", choices=SOLVERS, default=None, help="second order, in place of the published sampler (diffusers')")
+    parser.add_argument("--grid", choices=grids, default=None, help=f"noise levels of --solver (default {grids[0]})")
+
+
+def solver_from(args: argparse.Namespace, grids: Sequence[str] = GRIDS) -> tuple[str, str] | None:
+    """(solver, grid) of the flags, None for the published sampler. Raises ValueError on a grid without a solver."""
+    if args.solver is None and args.grid is not None:
+        raise ValueError(f"--grid {args.grid} needs --solver: {' or '.join(SOLVERS)}")
+    return args.solver and (args.solver, args.grid or grids[0])
+
+
 def method_from(args: argparse.Namespace) -> Method:
     """The caching method of the flags. Raises ValueError on settings that make no sense."""
     return METHODS[args.method].from_flags(vars(args))

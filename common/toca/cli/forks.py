@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Protocol
 
 from toca.planning.run import PlannedRun
@@ -21,7 +19,6 @@ class Fork(Protocol):
     presets: published settings by name, what `--preset` chooses from.
     """
 
-    __file__: str
     presets: Mapping[str, Preset]
 
     def planning_parser(self) -> argparse.ArgumentParser:
@@ -37,15 +34,8 @@ def load_fork(name: str) -> Fork:
 
 
 def load_benchmark(name: str) -> Callable[[Sequence[str]], None]:
-    """A fork's benchmark, called with its arguments. Raises ValueError if there is none of that name.
-
-    One named as a model may use the fork's programs, which are no packages: their folder comes first on the path, as when one of them is
-    started.
-    """
-    entry = _entry_point(BENCHMARKS, name)
-    if any(model.name == name for model in entry_points(group=MODELS)):
-        sys.path.insert(0, str(Path(load_fork(name).__file__).parent))
-    return entry.load()
+    """A fork's benchmark, called with its arguments. Raises ValueError if there is none of that name."""
+    return _entry_point(BENCHMARKS, name).load()
 
 
 def _entry_point(group: str, name: str) -> EntryPoint:

@@ -122,7 +122,7 @@ def solver(name: str, grid: Grid, flow: bool = False) -> Any:
 
 
 def solve(
-    network: Callable[[Tensor, float], Tensor],
+    network: Callable[[Tensor, int], Tensor],
     x: Tensor,
     name: str,
     grid: Grid,
@@ -132,13 +132,13 @@ def solve(
 ) -> Tensor:
     """From noise to pictures: one network call a step.
 
-    network: (x of unit variance (B, ...), time) -> predicted noise, or velocity with `flow`, of the same shape.
+    network: (x of unit variance (B, ...), step, whose time is `grid.times[step]`) -> predicted noise, or velocity with `flow`.
     x: (B, ...) standard normal noise, float32.
     callback: told the step and x after every one.
     """
     scheduler = solver(name, grid, flow)
     for step in tqdm(range(grid.num_steps), disable=not progress, desc=name):
-        x = scheduler.step(network(x, float(grid.times[step])), step, x, return_dict=False)[0]
+        x = scheduler.step(network(x, step), step, x, return_dict=False)[0]
         if callback:
             callback(step, x)
     return x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any, Protocol
 
 import torch
@@ -13,8 +14,9 @@ from toca.engine.modulation import Linears, ModulationTable, all_chunks, some_ch
 from toca.engine.selection import Selector, Uniform, hashed_uniform, selector_for
 from toca.engine.slots import Last, Slot, Taylor
 from toca.engine.token_shards import WHOLE, Whole
+from toca.planning.checks import check_kind, check_whole, check_wholes
 from toca.planning.memory import MODULATION_BUDGET, ONCE_BUDGET, Held, layers_once, table_elements
-from toca.planning.method import Method, Ranking
+from toca.planning.method import Method, Ranking, check_run
 from toca.planning.plan import STANDS_IN, Action, Kind, chunks_needed
 from toca.planning.spec import HIDDEN, Branch, ModelSpec, Stack, check_branch_names
 
@@ -331,7 +333,8 @@ class Cache:
     modulation_budget: bytes that precomputed modulations of all stacks may take together.
     once_budget: bytes for what all layers compute once, which they otherwise compute whenever they need it.
     shards: where the tokens live, if not all here; x is of those that do.
-    Raises RuntimeError when called more often than num_steps, after it closed, with another shape, or while gradients are recorded.
+    Raises TypeError or ValueError on other arguments; RuntimeError when called more often than num_steps, after it closed, with another
+    shape, or while gradients are recorded.
     """
 
     def __init__(
@@ -346,6 +349,12 @@ class Cache:
         once_budget: int = ONCE_BUDGET,
         shards: Whole = WHOLE,
     ) -> None:
+        check_run(spec, num_steps)
+        check_kind(Method, method=method)
+        check_wholes(-(2**63), seeds=() if seeds is None else seeds)
+        check_kind((Callable, Mapping, NoneType), "a function of step and layers, or a mapping to some", uniform=uniform)
+        check_whole(modulation_budget=modulation_budget, once_budget=once_budget)
+        check_kind(Whole, shards=shards)
         if shards is not WHOLE and any(branch.feeds for stack in spec.stacks for branch in stack.branches):
             raise ValueError(f"tokens of {spec.name} cannot be split among processes: some of its branches feed others")
         self.spec, self.method, self.shards = spec, method, shards

@@ -61,9 +61,12 @@ def load_state_dict(path: str | Path, parts: Sequence[str] = PARTS) -> dict[str,
     return unwrapped(state, str(path))
 
 
-def load_checkpoint(path: str | Path) -> Mapping[str, Any]:
-    """A torch checkpoint as it was saved, without running any code of it. Raises ValueError if it is none, or wants to run some."""
-    return _load_torch(path, "cpu")
+def load_checkpoint(path: str | Path, device: str = "cpu") -> Mapping[str, Any]:
+    """A torch checkpoint as it was saved, without running any code of it. Raises ValueError if it is none, or wants to run some.
+
+    device: "meta" reads no tensors.
+    """
+    return _load_torch(path, device)
 
 
 def shapes_of(path: str | Path, parts: Sequence[str] = PARTS) -> dict[str, tuple[int, ...]]:

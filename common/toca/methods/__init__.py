@@ -14,8 +14,10 @@ METHODS: dict[str, type[Method]] = {}
 def register(method: type[Method]) -> type[Method]:
     """Make a method known to every command line under its name; a decorator for methods outside this folder.
 
-    Raises ValueError if another one has that name.
+    Raises ValueError if another one has that name, TypeError if it is none.
     """
+    if not isinstance(method, type) or not issubclass(method, Method) or not isinstance(getattr(method, "name", None), str):
+        raise TypeError(f"a method is a class derived from Method with a name, got {method!r}")
     if METHODS.setdefault(method.name, method) is not method:
         raise ValueError(f"there is a method {method.name!r} already: {METHODS[method.name].__qualname__}")
     return method

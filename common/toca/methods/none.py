@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toca.planning.method import Method, check_positive
+from toca.planning.method import Method, check_run
 from toca.planning.plan import Plan, finish, full_step
 from toca.planning.spec import ModelSpec
 
@@ -14,5 +14,5 @@ class NoCaching(Method):
     name = "none"
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
-        check_positive(num_steps=num_steps)
+        check_run(spec, num_steps)
         return finish(spec, [full_step(spec)] * num_steps)

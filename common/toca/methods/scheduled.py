@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from toca.planning.method import Flag, Method, check_positive
+from toca.planning.checks import check_all, check_whole, check_wholes
+from toca.planning.method import Flag, Method, check_run
 from toca.planning.plan import Action, Kind, Plan, finish
 from toca.planning.spec import HIDDEN, ModelSpec, Site
 
-FILLS = ("branches", "output")
+FILLS = ("branches", "hidden")
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -26,7 +27,7 @@ class Scheduled(Method):
     """Full steps chosen one by one, and what fills the steps between them, chosen per segment: the form of a calibrated plan.
 
     full: the full steps, the first of them 0.
-    fill: of the segment after every full step, or one for all: "branches", every branch is forecast; "output", no layer runs and the
+    fill: of the segment after every full step, or one for all: "branches", every branch is forecast; "hidden", no layer runs and the
         state after the last one is forecast, for which two states are kept and no branch.
     order: of the highest difference; 0 reuses the last value.
     """
@@ -35,7 +36,7 @@ class Scheduled(Method):
     label = "Scheduled"
     flags = (
         Flag("full_steps", "full", "full steps of scheduled, such as 0,2,4,12; the first is 0", type=numbers),
-        Flag("fill", "fill", "between them, branches or output; for all segments, or one for each: branches,output,...", FILLS[:1], words),
+        Flag("fill", "fill", "between them, branches or hidden; for all segments, or one for each: branches,hidden,...", FILLS[:1], words),
         Flag("fill_order", "order", "order of scheduled's differences; 0 reuses", 1, int, least=0, most=10, in_name=False),
     )
     forecasts = True
@@ -44,14 +45,15 @@ class Scheduled(Method):
     order: int = 1
 
     def __post_init__(self) -> None:
+        check_wholes(full=self.full)
+        check_all(str, fill=self.fill)
+        check_whole(order=self.order)
         if not self.full or self.full[0] != 0 or any(a >= b for a, b in pairwise(self.full)):
             raise ValueError(f"full steps must rise from 0, got {self.full}")
         if unknown := sorted({fill for fill in self.fill if fill not in FILLS}):
             raise ValueError(f"a segment is filled by {' or '.join(FILLS)}, got {unknown[0]!r}")
         if len(self.fill) not in (1, len(self.full)):
             raise ValueError(f"{len(self.full)} full steps need one fill, or as many, got {len(self.fill)}")
-        if self.order < 0:
-            raise ValueError(f"order must be at least 0, got {self.order}")
 
     @classmethod
     def from_flags(cls, given: Mapping[str, Any]) -> Scheduled:
@@ -61,7 +63,7 @@ class Scheduled(Method):
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
         """Raises ValueError if the run is shorter than its last full step."""
-        check_positive(num_steps=num_steps)
+        check_run(spec, num_steps)
         if self.full[-1] >= num_steps:
             raise ValueError(f"full steps must be below {num_steps}, the number of steps, got {self.full[-1]}")
         return finish(spec, self._steps(spec, num_steps), history=True)
@@ -76,7 +78,7 @@ class Scheduled(Method):
             }
             for step in range(start + 1, end):
                 forecast = Action(Kind.FORECAST, gap=step - start, order=order)
-                if fills[place] == "output":
+                if fills[place] == "hidden":
                     yield dict.fromkeys(spec.sites(), Action(Kind.SKIP)) | {HIDDEN: forecast}
                 else:
                     yield dict.fromkeys(spec.sites(), forecast) | {HIDDEN: Action(Kind.PARTIAL)}

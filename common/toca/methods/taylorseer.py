@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toca.planning.method import CYCLE_LENGTH, Flag, M, Method, check_positive
+from toca.planning.checks import check_positive, check_whole
+from toca.planning.method import CYCLE_LENGTH, Flag, M, Method, check_run
 from toca.planning.plan import Action, Kind, Plan, finish
 from toca.planning.spec import HIDDEN, ModelSpec, Site
 
@@ -24,15 +25,17 @@ class TaylorSeer(Method):
     interval: int = 4
     order: int = 4
 
+    def __post_init__(self) -> None:
+        check_positive(interval=self.interval)
+        check_whole(order=self.order)
+
     @classmethod
     def from_flags(cls: type[M], given: Mapping[str, Any]) -> M:
         """Its cycle is `interval` where a fork has that flag, as upstream's DiT."""
         return super().from_flags({**given, "fresh_threshold": given.get("interval", given.get("fresh_threshold"))})
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
-        check_positive(interval=self.interval, num_steps=num_steps)
-        if self.order < 0:
-            raise ValueError(f"order must be at least 0, got {self.order}")
+        check_run(spec, num_steps)
         return finish(spec, self._steps(spec, num_steps), history=True)
 
     def _steps(self, spec: ModelSpec, num_steps: int) -> Iterator[dict[Site, Action]]:

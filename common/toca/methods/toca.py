@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from toca.planning.method import CYCLE_LENGTH, Flag, Method, Ranking, check_positive
+from toca.planning.checks import check_choice, check_kind, check_number, check_positive, check_truth
+from toca.planning.method import CYCLE_LENGTH, Flag, Method, Ranking, check_run
 from toca.planning.plan import Action, Kind, Plan, finish
 from toca.planning.schedule import RATIO_SCHEDULES, At, Phase, refreshed_tokens
 from toca.planning.scores import SCORES
@@ -76,15 +77,18 @@ class ToCa(Method):
 
     def __post_init__(self) -> None:
         check_positive(interval=self.interval, bucket=self.bucket)
-        if not 0 <= self.ratio < math.inf:
+        check_number(ratio=self.ratio)
+        if self.ratio < 0:
             raise ValueError(f"ratio must be between 0 (reuse everything) and 1 (refresh everything), got {self.ratio}")
-        if self.score not in SCORES:
-            raise ValueError(f"unknown score {self.score!r}: choose from {', '.join(SCORES)}")
-        if self.force_fresh not in FORCE_FRESH:
-            raise ValueError(f"unknown force_fresh {self.force_fresh!r}: choose from {', '.join(FORCE_FRESH)}")
+        check_kind(str, "a name", ratio_schedule=self.ratio_schedule)
+        check_choice(SCORES, score=self.score)
+        check_choice(FORCE_FRESH, force_fresh=self.force_fresh)
+        check_number(0, soft_fresh_weight=self.soft_fresh_weight)
+        check_number(bonus=0 if self.bonus is None else self.bonus)
+        check_truth(frozen=self.frozen, upstream_exact=self.upstream_exact)
 
     def plan(self, spec: ModelSpec, num_steps: int) -> Plan:
-        check_positive(num_steps=num_steps)
+        check_run(spec, num_steps)
         spec.ratio_schedule(self.ratio_schedule)
         lengths = {self._cycle_length(branch) for stack in spec.stacks for branch in stack.branches}
         phases = {length: self._phases(spec, num_steps, length) for length in lengths}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
+from toca.planning.checks import check_choice, check_kind, check_positive
 from toca.planning.plan import Actions, Kind, Plan, chunks_needed, full_step, running_layers
 from toca.planning.spec import COUNTERS, Cost, ModelSpec, Stack
 
 T = TypeVar("T")
+FREE = Cost()
 
 
 def step_flops(spec: ModelSpec, actions: Actions, counter: str = "matmul") -> int:
@@ -20,9 +22,13 @@ def step_flops(spec: ModelSpec, actions: Actions, counter: str = "matmul") -> in
         executed: as matmul, but for what a spec says that we compute in another way.
     Raises ValueError on an unknown counter.
     """
-    if counter not in (known := {**dict.fromkeys(COUNTERS), **spec.forward_cost}):
-        raise ValueError(f"unknown FLOPs counter {counter!r}: choose from {', '.join(known)}")
+    check_counter(spec, counter)
     return _counted(spec.forward_cost, counter, 0) + sum(stack_flops(stack, actions, counter) for stack in spec.stacks)
+
+
+def check_counter(spec: ModelSpec, counter: str) -> None:
+    """Raises ValueError or TypeError on what nobody counts by."""
+    check_choice({**dict.fromkeys(COUNTERS), **spec.forward_cost}, **{"FLOPs counter": counter})
 
 
 def stack_flops(stack: Stack, actions: Actions, counter: str = "matmul") -> int:
@@ -36,7 +42,7 @@ def _counted(costs: Mapping[str, T], counter: str, default: T) -> T:
 
 
 def _layer(stack: Stack, layer: int, actions: Actions, counter: str) -> int:
-    costs = [(_counted(branch.cost, counter, Cost()), actions[stack.name, layer, branch.name]) for branch in stack.branches]
+    costs = [(_counted(branch.cost, counter, FREE), actions[stack.name, layer, branch.name]) for branch in stack.branches]
     flops = _counted(stack.layer_cost, counter, 0) + sum(cost(action.tokens) for cost, action in costs if action.computes)
     flops += sum(cost.reuse for cost, action in costs if action.kind is Kind.REUSE)
     forecast = all(action.kind in (Kind.FORECAST, Kind.SKIP) for _, action in costs)
@@ -45,6 +51,9 @@ def _layer(stack: Stack, layer: int, actions: Actions, counter: str) -> int:
 
 def total_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
     """FLOPs of a whole run for `rows` batch rows: 2 for one item with guidance, the convention of the published tables."""
+    check_kind(Plan, plan=plan)
+    check_positive(rows=rows)
+    check_counter(plan.spec, counter)
     return rows * (_counted(plan.spec.run_cost, counter, 0) + sum(step_flops(plan.spec, actions, counter) for actions in plan.steps))
 
 
@@ -72,6 +81,7 @@ def executed_flops(plan: Plan, rows: int = 2) -> int:
 
 def uncached_flops(plan: Plan, counter: str = "matmul", rows: int = 2) -> int:
     """FLOPs of the same run without caching."""
+    check_kind(Plan, plan=plan)
     return plan.num_steps * total_flops(Plan(plan.spec, (full_step(plan.spec),)), counter, rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
+from toca.planning.checks import check_kind, check_positive, check_whole
 from toca.planning.method import Method
 from toca.planning.plan import Kind, Plan, chunks_needed
 from toca.planning.ranking import Timeline
@@ -51,10 +52,12 @@ def predict(
     element_size: bytes of a number of the model's dtype.
     modulation_budget: bytes for precomputed modulations, 0 if the run does not precompute any.
     once_budget: bytes for what every layer computes once.
-    Raises ValueError if rows or element_size is below 1.
+    Raises ValueError or TypeError on other arguments.
     """
-    if rows < 1 or element_size < 1:
-        raise ValueError(f"rows and element_size must be at least 1, got {rows} and {element_size}")
+    check_kind(Plan, plan=plan)
+    check_kind(Method, method=method)
+    check_positive(rows=rows, element_size=element_size)
+    check_whole(modulation_budget=modulation_budget, once_budget=once_budget)
     spec, ranking = plan.spec, method.ranking(plan.spec)
     timelines = []
     if ranking:

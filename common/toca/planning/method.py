@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+from toca.planning.checks import MOST_STEPS, check_kind, check_whole
+from toca.planning.checks import check_positive as check_positive  # what most methods check their settings with
 from toca.planning.plan import Plan
 from toca.planning.scores import ALL_SCORES, Score
 from toca.planning.spec import ModelSpec
@@ -102,7 +104,7 @@ class Method:
         return None
 
 
-def check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+def check_run(spec: Any, num_steps: Any) -> None:
+    """What every `plan` is given."""
+    check_kind(ModelSpec, spec=spec)
+    check_whole(1, MOST_STEPS, num_steps=num_steps)

@@ -47,7 +47,7 @@ class Action:
 
 
 Actions = Mapping[Site, Action]  # of one step
-STANDS_IN = {Kind.REUSE: "skip", Kind.FORECAST: "output"}  # for the layers, at `HIDDEN`: the last state, or a forecast of it
+STANDS_IN = {Kind.REUSE: "skip", Kind.FORECAST: "hidden"}  # for the layers, at `HIDDEN`: the last state, or a forecast of it
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,10 @@ class Plan:
         return any(action.kind is not Kind.FULL for actions in self.steps for action in actions.values())
 
     def kind_counts(self) -> Counter[str]:
-        """Steps by kind: full, mixed (some layers or branches full), partial, reuse, forecast, skip, output (its forecast)."""
+        """Steps by kind: full, mixed (some layers or branches full), partial, reuse, forecast, skip, hidden.
+
+        skip: the last state after all layers stands in for them. hidden: a forecast of it does.
+        """
         return Counter(self.step_kind(step) for step in range(self.num_steps))
 
     def step_kind(self, step: int) -> str:

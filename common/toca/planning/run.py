@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from toca.planning.method import Method
+from toca.planning.checks import check_kind, check_positive
+from toca.planning.method import Method, check_run
 from toca.planning.plan import Plan
 from toca.planning.spec import ModelSpec
 
@@ -23,6 +24,12 @@ class PlannedRun:
     method: Method
     num_steps: int
     rows_per_image: int = 1
+
+    def __post_init__(self) -> None:
+        check_kind(str, "a text", title=self.title)
+        check_kind(Method, method=self.method)
+        check_run(self.spec, self.num_steps)
+        check_positive(rows_per_image=self.rows_per_image)
 
     @cached_property
     def plan(self) -> Plan:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING
 
+from toca.planning.checks import (
+    check_all,
+    check_choice,
+    check_distinct,
+    check_kind,
+    check_mapping,
+    check_positive,
+    check_truth,
+    check_whole,
+    check_wholes,
+)
 from toca.planning.schedule import RATIO_SCHEDULES, Cycle, RatioSchedule
 
 if TYPE_CHECKING:
@@ -24,6 +37,7 @@ RESERVED = frozenset(  # what `cache.<name>` is already in a block
 def check_branch_names(names: Iterable[str]) -> None:
     """Blocks call `cache.<name>(f, x)`. Raises ValueError on a name that cannot be called so."""
     for name in names:
+        check_kind(str, "an identifier", **{"the name of a branch": name})
         if not name.isidentifier() or name.startswith("_") or name in RESERVED:
             allowed = f"an identifier without a leading underscore, and none of {', '.join(sorted(RESERVED))}"
             raise ValueError(f"no branch can be called {name!r}: blocks call it `cache.<name>`, which must be {allowed}")
@@ -41,6 +55,9 @@ class Cost:
     fixed: int = 0
     per_token: int = 0
     reuse: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole(fixed=self.fixed, per_token=self.per_token, reuse=self.reuse)
 
     def __call__(self, tokens: int) -> int:
         return self.fixed + self.per_token * tokens
@@ -83,7 +100,19 @@ class Branch:
     interval: int | None = None
 
     def __post_init__(self) -> None:
+        """Of its tokens, width, costs and cycles."""
         check_branch_names([self.name])
+        check_positive(tokens=self.tokens, width=self.width, interval_scale=self.interval_scale)
+        check_positive(interval=1 if self.interval is None else self.interval)
+        check_mapping(partial(check_kind, Cost), cost=self.cost)
+        check_truth(tokenwise=self.tokenwise)
+        check_wholes(inputs=self.inputs, gate=self.gate)
+        check_whole(scored_from=self.scored_from)
+        check_kind((str, NoneType), "the name of a branch, or None", scored_by=self.scored_by, entropy_by=self.entropy_by, feeds=self.feeds)
+        if self.grid is not None:
+            check_wholes(1, 2, grid=self.grid)
+            if self.tokens % (self.grid[0] * self.grid[1]):
+                raise ValueError(f"grid {self.grid[0]} x {self.grid[1]} must divide the {self.tokens} tokens of branch {self.name!r}")
 
     def cycle_length(self, interval: int) -> int:
         """Length of the branch's cycle under a method whose base cycle is `interval`."""
@@ -115,7 +144,28 @@ class Stack:
     norm_cost: Mapping[str, int] = field(default_factory=dict)
     once: int = 0
 
+    def __post_init__(self) -> None:
+        """Of its own fields, and of what its branches name."""
+        check_kind(str, "a name", name=self.name)
+        check_positive(depth=self.depth)
+        check_all(Branch, branches=self.branches)
+        check_wholes(0, 2, modulation=self.modulation)
+        check_mapping(check_whole, layer_cost=self.layer_cost, norm_cost=self.norm_cost)
+        check_whole(once=self.once)
+        names = [branch.name for branch in self.branches]
+        check_distinct(f"branches of stack {self.name!r}", names)
+        for branch in self.branches:
+            for what, name in dict(scored_by=branch.scored_by, entropy_by=branch.entropy_by, feeds=branch.feeds).items():
+                if name is not None:
+                    check_choice(names, **{f"{what} of branch {branch.name!r}": name})
+            if unknown := [chunk for chunk in (*branch.inputs, *branch.gate) if chunk >= self.modulation[0]]:
+                raise ValueError(
+                    f"branch {branch.name!r} takes chunk {unknown[0]} of {self.modulation[0]} chunks of modulation, counted from 0"
+                )
+
     def branch(self, name: str) -> Branch:
+        """Raises ValueError if there is none of that name."""
+        check_choice([branch.name for branch in self.branches], **{f"branch of stack {self.name!r}": name})
         return next(branch for branch in self.branches if branch.name == name)
 
     def feeder(self, reader: Branch) -> Branch | None:
@@ -194,6 +244,21 @@ class ModelSpec:
     skip_odd: bool = False
     published: PublishedCode = PublishedCode()
 
+    def __post_init__(self) -> None:
+        check_kind(str, "a name", name=self.name)
+        check_all(Stack, stacks=self.stacks)
+        check_distinct("stacks", [stack.name for stack in self.stacks])
+        check_mapping(check_whole, forward_cost=self.forward_cost, run_cost=self.run_cost)
+        check_wholes(1, 2, hidden=self.hidden)
+        check_wholes(0, 2, once=self.once)
+        check_mapping(partial(check_kind, Cycle), cycles=self.cycles)
+        check_mapping(partial(check_kind, Callable, "a function of `At`"), ratio_schedules=self.ratio_schedules)
+        check_mapping(partial(check_kind, Spatial), spatial=self.spatial)
+        check_truth(counts_down=self.counts_down, skip_odd=self.skip_odd)
+        check_positive(coupled_rows=self.coupled_rows)
+        check_kind(Collection, "a set of what scores observe", uncoupled=self.uncoupled)
+        check_kind(PublishedCode, published=self.published)
+
     @property
     def counters(self) -> tuple[str, ...]:
         """Those that the costs are given in; `upstream` if there is a published code to count as."""
@@ -206,6 +271,7 @@ class ModelSpec:
 
     def ratio_schedule(self, name: str) -> RatioSchedule:
         known = {**RATIO_SCHEDULES, **self.ratio_schedules}
+        check_kind(str, "a name", ratio_schedule=name)
         if name not in known:
             raise ValueError(f"unknown ratio schedule {name!r} for {self.name}: choose from {', '.join(known)}")
         return known[name]
@@ -215,6 +281,8 @@ class ModelSpec:
         return self.coupled_rows if score.couples and score.observes not in self.uncoupled else 1
 
     def stack(self, name: str) -> Stack:
+        """Raises ValueError if there is none of that name."""
+        check_choice([stack.name for stack in self.stacks], **{f"stack of {self.name}": name})
         return next(stack for stack in self.stacks if stack.name == name)
 
     def branch(self, site: Site) -> Branch:

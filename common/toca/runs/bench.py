@@ -24,9 +24,11 @@ from toca.planning.memory import Held, predict
 from toca.planning.plan import Plan
 from toca.runs.clock import Clock
 from toca.runs.files import atomic_path
+from toca.runs.outputs import check_file
 from toca.runs.programs import DTYPES, device_from, reproducible_matmuls
 
 Result = dict[str, Any]
+MOST_BATCH = 2**20
 
 
 @dataclass
@@ -168,7 +170,10 @@ def run_all(args: argparse.Namespace, folder: Path, cases: Sequence[Any], bench:
     """bench(case, dtype, batch, args, device) for every case and every --dtype and --batch, into the result file of `folder`.
 
     folder: the fork's, in a source checkout; where there is none it is `benchmarks` in the current folder.
+    Raises ValueError on a --batch, --device or --output that cannot be.
     """
+    if not all(1 <= batch <= MOST_BATCH for batch in args.batch):
+        raise ValueError(f"--batch: must be 1 to {MOST_BATCH}, got {', '.join(map(str, args.batch))[:40]}")
     reproducible_matmuls()  # as the sampling programs
     report = Report(args, folder)
     for case, dtype, batch in product(cases, args.dtype, args.batch):
@@ -183,6 +188,7 @@ class Report:
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.device, self.date = device_from(args.device), datetime.date.today().isoformat()
         self.path = Path(args.output or (folder if folder.is_dir() else Path("benchmarks")) / f"{self.date}-{self.device.type}.json")
+        check_file(self.path, "--output")
         self.results: list[Result] = []
 
     def add(self, results: Sequence[Result]) -> None:

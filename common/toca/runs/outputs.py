@@ -17,7 +17,7 @@ def check_folder(path: Path, flag: str, needed: int = 0) -> None:
 
     flag: names it in the error. Raises ValueError.
     """
-    _check_names(path, flag)
+    check_names(path, flag)
     try:
         above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         if not above.is_dir():
@@ -35,7 +35,7 @@ def check_file(path: Path, flag: str, needed: int = 0, endings: Collection[str] 
 
     endings: of which its name must have one, if there are any.
     """
-    _check_names(path, flag, TEMPORARY)
+    check_names(path, flag, TEMPORARY)
     if endings and path.suffix.lower() not in endings:
         raise ValueError(f"{flag} {path}: the name must end in {' or '.join(endings)}")
     if path.is_dir():
@@ -43,8 +43,8 @@ def check_file(path: Path, flag: str, needed: int = 0, endings: Collection[str] 
     check_folder(path.parent, flag, needed)
 
 
-def _check_names(path: Path, flag: str, beside: int = 0) -> None:
-    """beside: bytes that the file's name must leave."""
+def check_names(path: Path, flag: str, beside: int = 0) -> None:
+    """Raises ValueError if a path has a part that is no name. beside: bytes that the last one must leave."""
     for name in path.parts:
         if "\0" in name or len(os.fsencode(name)) > LONGEST_NAME - (beside if name == path.name else 0):
             shown = name if len(name) <= 40 else f"{name[:36]}..."

@@ -10,12 +10,18 @@ from .scene import Scene
 
 COUNTS: dict[int, str] = {2: "two", 3: "three", 4: "four"}
 RELATIONS: dict[str, tuple[int, int]] = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
-PLACES: dict[tuple[int, int], str] = {                                   # (column, row) of a 3x3 grid
-    (0, 0): "in the upper left", (1, 0): "at the top", (2, 0): "in the upper right",
-    (0, 1): "on the left", (1, 1): "in the centre", (2, 1): "on the right",
-    (0, 2): "in the lower left", (1, 2): "at the bottom", (2, 2): "in the lower right",
+PLACES: dict[tuple[int, int], str] = {  # (column, row) of a 3x3 grid
+    (0, 0): "in the upper left",
+    (1, 0): "at the top",
+    (2, 0): "in the upper right",
+    (0, 1): "on the left",
+    (1, 1): "in the centre",
+    (2, 1): "on the right",
+    (0, 2): "in the lower left",
+    (1, 2): "at the bottom",
+    (2, 2): "in the lower right",
 }
-_INNER = (0.38, 0.62)                                                    # the middle column and row of the grid
+_INNER = (0.38, 0.62)  # the middle column and row of the grid
 
 
 class Placed(Protocol):

@@ -15,7 +15,7 @@ from .sampling import MARGIN, TINT, between, draw_backgrounds, single
 from .scene import CLASSES, Background, Object, Scene
 
 _RADIUS = (0.14, 0.17)
-_CELLS = ((0.20, 0.31), (0.45, 0.55), (0.69, 0.80))                      # well inside the thirds that `captions.place` tells apart
+_CELLS = ((0.20, 0.31), (0.45, 0.55), (0.69, 0.80))  # well inside the thirds that `captions.place` tells apart
 
 
 def _pick(u: float, n: int) -> int:

@@ -12,12 +12,12 @@ from .regions import Mask, background_chroma, blobs, chroma, grow, hue
 from .render import Pixels, coverage
 from .scene import CLASSES, COLOURS, SHAPES, Scene
 
-_MIN_AREA = 0.012                                                        # of the picture; the smallest object drawn covers 0.02
+_MIN_AREA = 0.012  # of the picture; the smallest object drawn covers 0.02
 _HUE_COSINE = 0.90
-_MISFIT = 0.12                                                           # below 0.02 as rendered, 0.05 under noise, 0.06 under blur
-_CONFIDENCE = 0.2                                                        # above 0.9 as rendered, 0.7 under noise, 0.25 under blur
-_STRETCH = 0.2                                                           # an ellipse of axes 1.22 : 1; all four shapes have 0
-_HARMONIC = {"circle": 1, "square": 4, "triangle": 3, "cross": 4}        # turns by 1/k of a circle leave the shape as it is
+_MISFIT = 0.12  # below 0.02 as rendered, 0.05 under noise, 0.06 under blur
+_CONFIDENCE = 0.2  # above 0.9 as rendered, 0.7 under noise, 0.25 under blur
+_STRETCH = 0.2  # an ellipse of axes 1.22 : 1; all four shapes have 0
+_HARMONIC = {"circle": 1, "square": 4, "triangle": 3, "cross": 4}  # turns by 1/k of a circle leave the shape as it is
 
 
 @dataclass(frozen=True)

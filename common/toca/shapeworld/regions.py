@@ -10,7 +10,7 @@ from .scene import COLOURS, PALETTE
 
 Mask = NDArray[np.bool_]
 
-_CHROMATIC = 0.2                                                         # backgrounds stay below 0.09, objects above 0.4
+_CHROMATIC = 0.2  # backgrounds stay below 0.09, objects above 0.4
 
 
 def chroma(rgb: Pixels) -> Pixels:

@@ -12,8 +12,8 @@ from .scene import CLASSES, PALETTE, SHAPES, Scene
 
 Pixels = NDArray[np.float32]
 
-_CHUNK = 64                                                              # the working set of a chunk at 32x32 stays in cache
-_ARM = 0.32                                                              # half width of a cross's arm, in radii
+_CHUNK = 64  # the working set of a chunk at 32x32 stays in cache
+_ARM = 0.32  # half width of a cross's arm, in radii
 
 
 def _circle(x: Pixels, y: Pixels) -> Pixels:
@@ -36,7 +36,10 @@ def _cross(x: Pixels, y: Pixels) -> Pixels:
 
 # Signed distance to the outline of each shape in the unit circle, negative within. Beyond a corner it is a lower bound: enough to draw by.
 _DISTANCE: dict[str, Callable[[Pixels, Pixels], Pixels]] = {
-    "circle": _circle, "square": _square, "triangle": _triangle, "cross": _cross,
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "cross": _cross,
 }
 _SHAPE = np.array([SHAPES.index(shape) for shape, _ in CLASSES])
 _RGB = np.array([PALETTE[colour] for _, colour in CLASSES])
@@ -46,7 +49,7 @@ def coverage(shape: str, placement: Sequence[Floats], size: int) -> Pixels:
     """How much of each pixel a shape covers, in 0..1: placement (cx, cy, radius, angle), each (n,); result (n, size, size)."""
     cx, cy, radius, angle = (np.asarray(field, np.float32)[:, None, None] for field in placement)
     grid = _grid(size)
-    x, y = (grid[None, None, :] - cx) / radius, (grid[None, :, None] - cy) / radius          # (n, 1, W), (n, H, 1)
+    x, y = (grid[None, None, :] - cx) / radius, (grid[None, :, None] - cy) / radius  # (n, 1, W), (n, H, 1)
     cos, sin = np.cos(angle), np.sin(angle)
     distance = _DISTANCE[shape](cos * x + sin * y, cos * y - sin * x)
     cover: Pixels = np.clip(0.5 - distance * (radius * size), 0, 1)
@@ -61,9 +64,9 @@ def paint_backgrounds(backgrounds: Backgrounds, size: int) -> Pixels:
     """The empty scenes, (n, size, size, 3) in 0..1."""
     start, end, angle, waves = (np.asarray(field, np.float32) for field in backgrounds)
     grid = _grid(size)
-    x, y = grid[None, None, :], grid[None, :, None]                                          # (1, 1, W), (1, H, 1)
+    x, y = grid[None, None, :], grid[None, :, None]  # (1, 1, W), (1, H, 1)
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
-    mix = 0.5 + ((x - 0.5) * cos + (y - 0.5) * sin) / (np.abs(cos) + np.abs(sin))             # (n, H, W), 0..1 from edge to edge
+    mix = 0.5 + ((x - 0.5) * cos + (y - 0.5) * sin) / (np.abs(cos) + np.abs(sin))  # (n, H, W), 0..1 from edge to edge
     grey = np.zeros_like(mix)
     for fx, fy, phase, amplitude in np.moveaxis(waves, (1, 2), (0, 1))[..., None, None]:
         grey += amplitude * np.sin(2 * np.float32(np.pi) * (fx * x + fy * y) + phase)
@@ -97,9 +100,7 @@ def render(scene: Scene, size: int = 32) -> NDArray[np.uint8]:
     return _to_bytes(canvas).squeeze(0)
 
 
-def batch(
-    seed: int, indices: ArrayLike, labels: ArrayLike | None = None, size: int = 32
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def batch(seed: int, indices: ArrayLike, labels: ArrayLike | None = None, size: int = 32) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Single-object pictures and their labels: uint8 (n, size, size, 3) and int64 (n,).
 
     Picture i is a function of (seed, indices[i], labels[i]) alone; without `labels` the label, too, is drawn from the index.

@@ -16,17 +16,17 @@ Number = TypeVar("Number", float, Floats)
 _SINGLE_STREAM = 0
 MARGIN = 0.03
 TINT = 0.05
-TILT = np.pi / 12                                                        # shapes stand upright, but for a random turn of up to 15 degrees
-_TEXTURES = np.array([[0, 0, 0], [1, 0, 0], [0.7, 0.7, 0], [0.6, 0.6, 0.6]])     # plain, stripes, checks, noise
+TILT = np.pi / 12  # shapes stand upright, but for a random turn of up to 15 degrees
+_TEXTURES = np.array([[0, 0, 0], [1, 0, 0], [0.7, 0.7, 0], [0.6, 0.6, 0.6]])  # plain, stripes, checks, noise
 
 
 class Backgrounds(NamedTuple):
     """One `Background` for each of n scenes."""
 
-    start: Floats                                                        # (n, 3)
-    end: Floats                                                          # (n, 3)
-    angle: Floats                                                        # (n,)
-    waves: Floats                                                        # (n, W, 4)
+    start: Floats  # (n, 3)
+    end: Floats  # (n, 3)
+    angle: Floats  # (n,)
+    waves: Floats  # (n, W, 4)
 
     def row(self, i: int) -> Background:
         start, end, angle, waves = (field[i].tolist() for field in self)
@@ -36,12 +36,12 @@ class Backgrounds(NamedTuple):
 class Objects(NamedTuple):
     """One `Object` for each of n scenes; `label` counts in CLASSES."""
 
-    label: NDArray[np.int64]                                             # (n,)
-    cx: Floats                                                           # (n,)
-    cy: Floats                                                           # (n,)
-    radius: Floats                                                       # (n,)
-    angle: Floats                                                        # (n,)
-    tint: Floats                                                         # (n, 3)
+    label: NDArray[np.int64]  # (n,)
+    cx: Floats  # (n,)
+    cy: Floats  # (n,)
+    radius: Floats  # (n,)
+    angle: Floats  # (n,)
+    tint: Floats  # (n, 3)
 
     def row(self, i: int) -> Object:
         label, cx, cy, radius, angle, tint = (field[i].tolist() for field in self)

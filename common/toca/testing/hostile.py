@@ -50,9 +50,9 @@ def refused(main: Main, argv: Sequence[str], folder: Path, seconds: float = 20.0
 
 
 def hopeless_numbers(parser: argparse.ArgumentParser, values: Sequence[str] = NO_NUMBERS) -> Iterator[tuple[str, str]]:
-    """(flag, "flag=value") for every flag of a parser that takes a number, with values that are none in any range."""
+    """(flag, "flag=value") for every flag of a parser that takes one number, or one or more, with values that are none in any range."""
     for action in parser._actions:
-        if action.option_strings and action.type and _numeric(action.type):
+        if action.option_strings and action.type and not isinstance(action.nargs, int) and _numeric(action.type):
             flag = max(action.option_strings, key=len)
             yield from ((flag, f"{flag}={value}") for value in values)
 

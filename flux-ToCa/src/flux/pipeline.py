@@ -18,7 +18,7 @@ from flux.modules.conditioner import HFEmbedder
 from flux.sampler import denoise, get_noise, get_schedule, prepare, unpack
 from flux.weights import Files, autoencoder, flow_model, load_clip, load_t5, reader
 from toca.methods import Method
-from toca.runs.pictures import finite, to_uint8
+from toca.runs.pictures import check_finite, to_uint8
 from toca.runs.programs import DTYPES, reproducible_matmuls
 
 GB = 1e9
@@ -92,7 +92,8 @@ class Pipeline:
         settings = dict(method=self.method, seeds=seeds, upstream=self.upstream, progress=self.progress)
         with self.at_work(self.model):
             x = denoise(self.model, **inputs, timesteps=timesteps, guidance=guidance, **settings)
-        return self.decode(unpack(finite(x.float()), height, width))
+        check_finite(x, "the latents")
+        return self.decode(unpack(x.float(), height, width))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> np.ndarray:

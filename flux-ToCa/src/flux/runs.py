@@ -99,13 +99,13 @@ def sample_prompts(argv: Sequence[str] | None = None) -> None:
     """Picture i is made of seed + i, whatever the batch. The same command again goes on where an interrupted run stopped."""
     args = parse(prompts_parser(), argv)
     prompts, settings = read_prompts(args.prompt_file, "--prompt_file"), RunSettings.from_args(args)
-    jobs = [prompt for prompt in prompts for _ in range(args.num_images_per_prompt)]
     announce(settings.describe())
     if args.test_FLOPs:
         return announce(settings.flops_lines(args.batch_size))
     device, folder = device_from(args.device), Path(args.output_dir)
     more = dict(prompts=prompts, num_images_per_prompt=args.num_images_per_prompt)
-    files, decides, writer = checked(settings, folder, more, "img_*.jpg", len(jobs))
+    files, decides, writer = checked(settings, folder, more, "img_*.jpg", len(prompts) * args.num_images_per_prompt)
+    jobs = [prompt for prompt in prompts for _ in range(args.num_images_per_prompt)]
 
     def file_of(index: int) -> Path:
         return folder / f"img_{index}.jpg"
