@@ -23,6 +23,7 @@ MAY_IMPORT = {  # beside itself, `console`, and nothing else of toca
     "nn": {"engine"},
     "loading": set(),
     "runs": {"engine", "planning", "methods"},
+    "training": {"runs", "loading", "planning", "engine", "shapeworld", "metrics"},
     "cli": {"planning", "methods", "presets", "metrics", "runs"},
     "testing": {"planning", "methods", "presets", "engine", "nn", "loading", "runs", "cli", "metrics"},
 }
