@@ -1,6 +1,7 @@
 # make sample   DiT-ToCa's main job on the embedded model: a picture and a table
 # make test     lint and all tests
 # make lint     ruff, its formatter and mypy
+# make nightly  every resumable program killed forty times
 # make docs     the documentation, into site/
 # All set up a virtual environment first, once. PYTHON (3.11 or newer) and VENV may be given.
 
@@ -11,7 +12,7 @@ REQUIREMENTS := $(addprefix environments/, requirements-dit.txt requirements-pix
 	requirements-test.txt requirements-docs.txt)
 PACKAGES := common DiT-ToCa PixArt-alpha-ToCa Open-Sora-ToCa flux-ToCa
 
-.PHONY: sample test lint docs clean
+.PHONY: sample test lint nightly docs clean
 
 sample: $(VENV)/.ready
 	cd DiT-ToCa && $(BIN)/python demo.py --output ../sample.png
@@ -23,6 +24,9 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check $(PACKAGES)
 	$(BIN)/ruff format --check --quiet $(PACKAGES)
 	$(BIN)/mypy
+
+nightly: $(VENV)/.ready
+	set -e; for package in $(filter-out common, $(PACKAGES)); do (cd $$package && $(BIN)/python -m pytest tests/nightly_kills.py); done
 
 docs: $(VENV)/.ready
 	cd common && NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

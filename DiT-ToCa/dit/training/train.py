@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.nn as nn
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,7 +18,6 @@ from dit.model import DiT
 from dit.training.data import Data, Split, open_data
 from dit.training.experiment import Log, check_place, check_resumed, open_folder, resume, save
 from dit.training.flags import TrainSettings
-from dit.training.optim import Muon, hidden_matrices
 from dit.training.timestep_sampler import create_named_schedule_sampler
 from dit.weights import check_vae, load_encoder, read_tensors
 from toca.console import announce
@@ -26,6 +26,7 @@ from toca.loading.weights import shapes_of
 from toca.runs.processes import process_group
 from toca.runs.programs import program_errors
 from toca.runs.seeds import item_seed
+from toca.training import muon
 
 
 def total_steps(settings: TrainSettings, steps_per_epoch: int | None) -> int:
@@ -38,12 +39,13 @@ def total_steps(settings: TrainSettings, steps_per_epoch: int | None) -> int:
     return min(steps, settings.max_steps or steps)
 
 
+def hidden_matrices(model: DiT) -> list[nn.Parameter]:
+    """The weights Muon is made for: attention and MLP linears of the blocks."""
+    return [p for name, p in model.named_parameters() if "blocks." in name and p.ndim == 2 and "adaLN" not in name]
+
+
 def optimisers(model: DiT, name: str, lr: float) -> list[torch.optim.Optimizer]:
-    matrices = hidden_matrices(model) if name == "muon" else []
-    taken = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
-    adamw = torch.optim.AdamW(rest, lr=lr, weight_decay=0)
-    return [adamw, Muon(matrices, lr=lr)] if matrices else [adamw]
+    return muon.optimisers(model, hidden_matrices(model) if name == "muon" else (), lr)
 
 
 def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
