@@ -81,6 +81,8 @@ class Watch:
             self._tell(f"process {self.rank} of {self.world} ended: {' '.join(str(error).split()) or type(error).__name__}")
             if self.rank == 0:
                 time.sleep(2 * BEAT)  # the store may end with this process: the others read it first
+        if self._thread.is_alive():
+            self._thread.join(BEAT)  # a thread inside a store's call aborts an interpreter that ends
 
     def _watch(self) -> None:
         beats = silent = 0
