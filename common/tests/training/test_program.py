@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from captioner import Captioner, loss_of
 
 from toca.loading.weights import load_checkpoint, load_state_dict
 from toca.testing.programs import run
 from toca.training import disk, program
 from toca.training.program import Draws
 from toca.training.world import Pool
+
+from .captioner import Captioner, loss_of
 
 CPU = torch.device("cpu")
 SHARED = ["--device", "cpu", "--batch", "4", "--pool", "16", "--drop", "0"]
