@@ -72,3 +72,11 @@ def test_settings_that_a_method_does_not_have_are_refused(argv: list[str], messa
 def test_settings_that_a_method_has_pass(argv: list[str]) -> None:
     p = parser(toy.spec())
     check_used(p, p.parse_args(argv), argv)
+
+
+def test_a_setting_that_another_one_puts_out_of_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    p, argv = parser(toy.spec()), ["--force-fresh", "local", "--soft-fresh-weight", "0.5"]
+    with pytest.raises(SystemExit, match="2"):
+        check_used(p, p.parse_args(argv), argv)
+    assert "argument --soft-fresh-weight: it would change nothing, with force-fresh local no score" in capsys.readouterr().err
+    check_used(p, p.parse_args(argv[2:]), argv[2:])

@@ -129,7 +129,7 @@ def method_from(args: argparse.Namespace) -> Method:
 
 
 def check_used(parser: argparse.ArgumentParser, args: argparse.Namespace, argv: Sequence[str] | None = None) -> None:
-    """Refuse settings that were given on the command line and that the method does not have: they would change nothing.
+    """Refuse settings that were given on the command line and would change nothing: the method does not have them, or not beside others.
 
     args: what `parser` made of argv. Settings of a preset are no matter: a method takes those it has.
     """
@@ -137,7 +137,11 @@ def check_used(parser: argparse.ArgumentParser, args: argparse.Namespace, argv: 
     unset = object()
     given = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), unset)))
     for flag in {flag.name: flag for method in METHODS.values() for flag in method.flags}.values():
-        if flag.name not in own and getattr(given, flag.name, unset) is not unset:
-            option = next(option for action in parser._actions if action.dest == flag.name for option in action.option_strings)
+        if getattr(given, flag.name, unset) is unset:
+            continue
+        option = next(option for action in parser._actions if action.dest == flag.name for option in action.option_strings)
+        if flag.name not in own:
             methods = ", ".join(method.name for method in METHODS.values() if flag in method.flags)
             parser.error(f"argument {option}: --method {args.method} has no such setting; it is of {methods}")
+        if why := flag.idle(vars(args)):
+            parser.error(f"argument {option}: it would change nothing, {why}")

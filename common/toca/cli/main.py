@@ -13,7 +13,7 @@ from typing import Any
 from toca.cli import report
 from toca.cli import table as published
 from toca.cli.evaluate import add_metrics, evaluate
-from toca.cli.flags import Parser, whole
+from toca.cli.flags import Parser, check_used, whole
 from toca.cli.forks import Fork, load_benchmark, load_fork
 from toca.planning.memory import DTYPES
 from toca.planning.run import PlannedRun
@@ -33,7 +33,10 @@ class Request:
         return parse_with_preset(self.parser(), self.fork.presets, [*before, *self.argv])
 
     def run(self, *before: str) -> PlannedRun:
-        return self.fork.planned_run(self.args(*before))
+        args = self.args(*before)
+        if not before and "method" in args:  # beside a row of a table, flags are for those whose method has them
+            check_used(self.parser(), args, self.argv)
+        return self.fork.planned_run(args)
 
     def parser(self) -> Parser:
         """The flags of the model and of the command."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from toca.planning.checks import check_choice, check_kind, check_number, check_positive, check_truth
 from toca.planning.method import CYCLE_LENGTH, Flag, Method, Ranking, check_run
@@ -20,6 +21,10 @@ def _schedules(spec: ModelSpec) -> tuple[str, ...]:
 
 def _scored_by_text(spec: ModelSpec) -> bool:
     return any(branch.entropy_by for stack in spec.stacks for branch in stack.branches)
+
+
+def _ageless(given: Mapping[str, Any]) -> str:
+    return "" if given["force_fresh"] == "global" else f"with force-fresh {given['force_fresh']} no score has staleness in it"
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class ToCa(Method):
         Flag("cache_type", "score", "what scores a token", "attention", choices=lambda spec: tuple(SCORES)),
         Flag("ratio_scheduler", "ratio_schedule", "over steps, layers and branches", "ToCa", choices=_schedules),
         Flag("force_fresh", "force_fresh", "when all tokens are refreshed", "global", choices=lambda spec: FORCE_FRESH),
-        Flag("soft_fresh_weight", "soft_fresh_weight", "weight of a token's staleness in its score", 0.25, float, least=0),
+        Flag("soft_fresh_weight", "soft_fresh_weight", "weight of a token's staleness in its score", 0.25, float, least=0, idle=_ageless),
         Flag("token_bucket", "bucket", "round token counts up to a multiple: fewer shapes to compile", 1, int, most=2**20, in_name=False),
         Flag("upstream_exact", "upstream_exact", "reproduce the published code's steps, accidents included", False, bool, in_name=False),
         Flag(

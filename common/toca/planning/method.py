@@ -27,6 +27,7 @@ class Flag:
     least, most: of a number.
     choices: what it may be, given a spec of the model; None: anything.
     applies: whether a model, by its spec, has any use for it.
+    idle: why it changes nothing beside the values of other flags, by their names; empty where it does.
     in_name: whether a folder's name tells runs apart by it.
     """
 
@@ -39,6 +40,7 @@ class Flag:
     most: float = 1000
     choices: Callable[[ModelSpec], tuple[str, ...]] | None = None
     applies: Callable[[ModelSpec], bool] = lambda spec: True
+    idle: Callable[[Mapping[str, Any]], str] = lambda given: ""
     in_name: bool = True
 
 
