@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from toca.shapeworld import KINDS, Caption, Found, Reading, render
-from toca.training.judging import TASKS, evaluate, sheet, some_of_each, table
+from toca.training.judging import TASKS, colours_of, evaluate, sheet, some_of_each, table
 
 
 def painter(per_task: int):
@@ -16,7 +16,7 @@ def painter(per_task: int):
 
 def test_true_pictures_are_right() -> None:
     samples = list(evaluate(painter(30), 30))
-    assert len(samples) == 180 and all(sample.correct and sample.whole for sample in samples)
+    assert len(samples) == 180 and all(sample.correct and sample.whole and sample.coloured for sample in samples)
     assert "overall        100.0%" in table(samples) and "position       100.0% (88.6% to 100.0%), 30 of 30" in table(samples)
 
 
@@ -49,6 +49,13 @@ def test_aspects_ask_for_less_than_the_caption() -> None:
     aspects = [TASKS[tag][1] for tag in ("two_object", "color_attr", "position")]
     read = [[aspect(asked, reading) for aspect in aspects] for reading in (right, swapped, mirrored, lone, unclear)]
     assert read == [[True] * 3, [True, False, False], [True, True, False], [False] * 3, [False] * 3]
+
+
+def test_colours_are_read_whatever_the_shapes() -> None:
+    picture = np.full((32, 32, 3), 120, np.uint8)
+    assert colours_of(picture) == []
+    picture[2:6, 3:20], picture[20:25, 5:9], picture[30, 30] = (230, 25, 25), (25, 190, 40), (25, 190, 40)  # the last is too small
+    assert colours_of(picture) == ["green", "red"]
 
 
 def test_a_sheet_holds_some_of_each() -> None:

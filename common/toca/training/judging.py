@@ -16,9 +16,11 @@ from PIL import Image
 from toca import shapeworld
 from toca.metrics.geneval import summary, wilson
 from toca.runs.seeds import item_seed
-from toca.shapeworld import Caption, Reading
+from toca.shapeworld import COLOURS, Caption, Reading
+from toca.shapeworld.regions import background_chroma, blobs, chroma, hue
 
 BATCH = 25
+BLOB = 0.012  # of the picture, the smallest that counts; the smallest object drawn covers 0.02
 Aspect = Callable[[Caption, Reading], bool]
 Sampler = Callable[[list[str], list[int]], np.ndarray]  # captions, seeds -> pictures (B, H, W, 3) uint8
 
@@ -29,6 +31,14 @@ def shapes_fit(asked: Caption, read: Reading) -> bool:
 
 def things_fit(asked: Caption, read: Reading) -> bool:
     return not read.unclear and sorted(asked.things) == sorted((o.shape, o.colour) for o in read.objects)
+
+
+def colours_of(picture: np.ndarray) -> list[str]:
+    """The colours of all sizeable blobs, sorted, whatever their shapes: what a model learns first."""
+    colour = chroma(np.divide(picture, 255, dtype=np.float32))
+    colour -= background_chroma(colour)
+    masks = blobs(colour, round(BLOB * len(picture) ** 2))
+    return sorted(COLOURS[int(hue(np.median(colour[mask], axis=0))[0])] for mask in masks)
 
 
 TASKS: dict[str, tuple[str, Aspect]] = {  # the scenes that captions come from, and what is asked of the picture
@@ -43,13 +53,19 @@ TASKS: dict[str, tuple[str, Aspect]] = {  # the scenes that captions come from, 
 
 @dataclass(frozen=True)
 class Sample:
-    """A judged picture. whole: whether it is all that its caption says."""
+    """A judged picture.
+
+    correct: whether it shows what its task asks for.
+    whole: whether it is all that its caption says.
+    coloured: whether it has as many blobs as the caption has things, in their colours.
+    """
 
     tag: str
     caption: Caption
     picture: np.ndarray
     correct: bool
     whole: bool
+    coloured: bool
 
     def line(self) -> dict[str, object]:
         """As a line of GenEval's evaluator."""
@@ -66,14 +82,16 @@ def evaluate(sampler: Sampler, images: int, seed: int = 0) -> Iterator[Sample]:
             pictures = sampler([str(caption) for caption in captions[some]], seeds[some])
             for caption, picture in zip(captions[some], pictures, strict=True):
                 read = shapeworld.judge(picture)
-                yield Sample(tag, caption, picture, aspect(caption, read), shapeworld.agrees(caption, read))
+                coloured = colours_of(picture) == sorted(colour for _, colour in caption.things)
+                yield Sample(tag, caption, picture, aspect(caption, read), shapeworld.agrees(caption, read), coloured)
 
 
 def table(samples: Sequence[Sample]) -> str:
-    """Accuracy per task with Wilson's 95% intervals, of whole captions, and the tasks' mean."""
+    """Accuracy per task with Wilson's 95% intervals, of whole captions, of colours alone, and the tasks' mean."""
     found = summary(sample.line() for sample in samples)
     rows = [(tag, task.correct, task.images) for tag, task in found.tasks.items()]
     rows.append(("whole caption", sum(sample.whole for sample in samples), len(samples)))
+    rows.append(("colours alone", sum(sample.coloured for sample in samples), len(samples)))
     return "\n".join([*(_row(*counts) for counts in rows), f"{'overall':14} {found.overall:6.1%}"])
 
 
