@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,3 +227,12 @@ def test_wrong_flags_are_named(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"--distil goes without --init, --patch and --window"):
         run(tmp_path, "--steps", "2", "--distil", "x")  # with the patches of 4 of these runs
     assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_the_weights_that_come_with_the_fork() -> None:
+    """They load strictly, and words are where training put them: another order of the vocabulary would mean other words."""
+    own = Path(__file__).resolve().parents[1] / "weights"
+    flux = mini.load(own)[0]
+    assert f"{sum(p.numel() for p in flux.parameters()) / 1e6:.2f} million parameters" in (own / "README.md").read_text(encoding="utf-8")
+    saved = json.loads((own / mini.T5 / "tokenizer.json").read_text(encoding="utf-8"))
+    assert saved["model"] == json.loads(mini.t5_tokenizer().backend_tokenizer.to_str())["model"]
