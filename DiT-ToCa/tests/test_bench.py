@@ -24,6 +24,7 @@ def test_every_method_runs_and_the_machine_is_named(report: dict) -> None:
     runs = [(r["dtype"], r["method"]) for r in report["results"]]
     assert runs == [(dtype, method) for dtype in ("fp32", "bf16") for method in bench.METHODS]
     assert report["machine"]["torch"] and report["machine"]["threads"] >= 1 and report["date"]
+    assert report["command"] and "commit" in report
 
 
 def test_speedups_are_ratios_to_the_uncached_run(report: dict) -> None:

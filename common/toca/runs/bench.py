@@ -6,6 +6,9 @@ import argparse
 import datetime
 import json
 import platform
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -150,6 +153,15 @@ def print_result(title: str, result: Result, base: Result | None) -> None:
         print(f"{line}  {time_share:7.1%} of an uncached step's time, {flops_share:6.1%} of its FLOPs", flush=True)
 
 
+def commit(folder: Path) -> str | None:
+    """The commit that a checkout around a folder is at, with "+" if files of it were changed; None outside of one."""
+    try:
+        found = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        return subprocess.run(found, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 def machine(device: torch.device) -> Result:
     info = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
@@ -194,8 +206,10 @@ class Report:
         self.path = Path(args.output or (folder if folder.is_dir() else Path("benchmarks")) / f"{self.date}-{self.device.type}.json")
         check_file(self.path, "--output")
         self.results: list[Result] = []
+        self.made_by = dict(command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), commit=commit(folder.parent))
 
     def add(self, results: Sequence[Result]) -> None:
         self.results += results
+        content = dict(date=self.date, machine=machine(self.device), **self.made_by, results=self.results)
         with atomic_path(self.path) as part:
-            part.write_text(json.dumps(dict(date=self.date, machine=machine(self.device), results=self.results), indent=1) + "\n")
+            part.write_text(json.dumps(content, indent=1) + "\n")
