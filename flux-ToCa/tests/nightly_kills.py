@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_programs import parts, tiny
 
 from toca.testing.kills import survives
 
+__all__ = ["parts", "tiny"]
 TESTS = Path(__file__).resolve().parent
 
 
@@ -32,5 +34,6 @@ def test_many_pictures(name: str, files: int, tiny: list[str], tmp_path: Path) -
     def line(folder: Path) -> list[str]:
         return program(name, *own[name], *tiny, "--batch_size", "2", "--output_dir", str(folder))
 
-    survived = survives(line, tmp_path / "work", "img_*.jpg" if name == "sample" else "[0-9]*/**/*")
+    outputs = "img_*.jpg" if name == "sample" else "[0-9]*/**/*"
+    survived = survives(line, tmp_path / "work", outputs, paths=[TESTS, TESTS.parent / "src"])
     assert survived.kills == 40 and survived.files == files
