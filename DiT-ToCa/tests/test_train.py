@@ -193,9 +193,11 @@ def test_a_wrong_flag_is_one_line(capsys, tmp_path, flags, message):
         training(tmp_path, *WORLD, *flags)
 
 
-def test_what_cannot_be_resumed_is_explained(tmp_path, images):
+def test_what_cannot_be_resumed_is_explained(tmp_path, images, capsys):
     folder = training(tmp_path / "results", *WORLD, "--max-steps", "1")
     ckpt = str(folder / "checkpoints" / "0000001.pt")
+    training(tmp_path / "elsewhere", *WORLD, "--max-steps", "1", "--resume", ckpt)
+    assert f"goes on in its own folder, {folder}; --results-dir {tmp_path / 'elsewhere'} is for new ones" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="another --optimizer"):
         training(tmp_path, *WORLD, "--max-steps", "2", "--optimizer", "muon", "--resume", ckpt)
     with pytest.raises(SystemExit, match=r"x_embedder.proj.weight is \(128, 3, 4, 4\), wanted \(128, 3, 2, 2\)"):

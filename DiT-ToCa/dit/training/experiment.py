@@ -32,7 +32,9 @@ def open_folder(settings: TrainSettings) -> Iterator[Path]:
     Raises ValueError if another run is at work there.
     """
     if settings.resume:
-        folder = resumed_folder(settings.resume)
+        folder, given = resumed_folder(settings.resume), Path(settings.results_dir).resolve()
+        if given not in folder.resolve().parents:
+            announce(f"a resumed run goes on in its own folder, {folder}; --results-dir {settings.results_dir} is for new ones")
     else:
         folder = _new_folder(Path(settings.results_dir), settings.model.replace("/", "-"))
     (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
